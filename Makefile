@@ -1,0 +1,37 @@
+# What there is to do with a checkout. Each command does its own set-up on a fresh machine.
+
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+SCRIPTS := .ci/run deploy/up deploy/packages $(wildcard deploy/instance/*)
+
+# Where rustup puts cargo, for a shell that does not know yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check packages
+
+help: ## Lists these commands.
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
+
+up: ## Runs a whole Memoric in the foreground, on 127.0.0.1:8000 and :8443; Ctrl-C ends it.
+	@deploy/up
+
+test: packages ## Builds everything and runs every test.
+	cargo build --workspace --locked
+	cargo test --workspace --locked
+
+check: packages $(CARGO_DENY) ## Checks format, lints, documentation, dependencies and scripts.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+	cargo fetch --locked --quiet
+	$(CARGO_DENY) --offline check bans licenses sources
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x $(SCRIPTS); else echo 'no shellcheck here: skipped'; fi
+
+packages:
+	@deploy/packages build run
+
+# A tool that runs for seconds is not worth the minutes of optimising it.
+$(CARGO_DENY): | packages
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo install --locked --root target/tools/cargo-deny-$(CARGO_DENY_VERSION) cargo-deny@$(CARGO_DENY_VERSION)

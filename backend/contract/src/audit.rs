@@ -1,0 +1,319 @@
+//! The audit record, its event types, and the bytes that prove it.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{CredentialKind, FieldWriter, Operation, RequestId, UserId};
+
+/// Who did what to whose, when, from where, and how it ended.
+///
+/// Never content, never a secret. What tells a person is in [`Personal`], which is sealed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The request it belongs to.
+    pub request: RequestId,
+    /// Who writes it.
+    pub emitter: Emitter,
+    /// Which of the emitter's records about this request it is, from 0.
+    pub number: u32,
+    /// When it happened.
+    pub occurred_at: OffsetDateTime,
+    /// What happened.
+    pub event: EventType,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Who acted. `None`: a stranger, or the operator at the console.
+    pub subject: Option<UserId>,
+    /// Whose data or account it was about.
+    pub owner: Option<UserId>,
+    /// The credential that was presented: kind and id.
+    pub credential: Option<(CredentialKind, String)>,
+    /// The session it belongs to.
+    pub session: Option<Uuid>,
+    /// What was asked for; its method and path template are the record's. `None`: nothing that
+    /// exists, or a command at the console.
+    pub operation: Option<Operation>,
+    /// The verb.
+    pub action: Option<Action>,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    /// Whether it was done.
+    pub success: bool,
+    /// What kind of thing it was about.
+    pub resource: Option<Resource>,
+    /// The namespace of the subject.
+    pub namespace: Option<String>,
+    /// Why, in our words.
+    pub description: Option<String>,
+    /// What went wrong, in our words.
+    pub error_message: Option<String>,
+    /// More, for programs. Never anything that a client sent.
+    pub metadata: Option<Value>,
+    /// For a change: the keyed digest of (record uuid, version).
+    pub digest: Option<[u8; 32]>,
+}
+
+/// What tells a person apart. Sealed under a key of its own, so that it can be forgotten.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Personal {
+    /// Where the client connected from.
+    pub address: Option<IpAddr>,
+    /// The client's program, by its own word.
+    pub user_agent: Option<String>,
+    /// The user's name. An unknown name is never kept: people type passwords there.
+    pub username: Option<String>,
+}
+
+/// Who writes a record.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Emitter {
+    /// A gateway, through its spool.
+    Gateway,
+    /// The backend, in the transaction of a change.
+    Backend,
+    /// A person at the backend's command line.
+    Console,
+}
+
+/// Declares a set of things with their names on the wire.
+macro_rules! named {
+    ($(#[$doc:meta])* $set:ident { $($variant:ident = $name:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum $set {$(
+            #[doc = concat!("`", $name, "`.")]
+            $variant,
+        )+}
+
+        impl $set {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name on the wire.
+            pub const fn name(self) -> &'static str {
+                match self {$(Self::$variant => $name),+}
+            }
+
+            /// The one called `name`.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|each| each.name() == name)
+            }
+        }
+    };
+}
+
+named! {
+    /// How much a record matters, the mildest first.
+    Severity {
+        Debug = "debug",
+        Info = "info",
+        Warning = "warning",
+        Error = "error",
+        Critical = "critical",
+    }
+}
+
+named! {
+    /// What was done to a thing.
+    Action {
+        Create = "create",
+        Read = "read",
+        Update = "update",
+        Delete = "delete",
+        Execute = "execute",
+    }
+}
+
+named! {
+    /// What kind of thing it was done to.
+    Resource {
+        Memory = "memory",
+        Cluster = "cluster",
+        User = "user",
+        Session = "session",
+        ApiKey = "api_key",
+        Policy = "policy",
+        Audit = "audit",
+    }
+}
+
+named! {
+    /// What a record is about.
+    EventType {
+        LoginSucceeded = "auth.login.success",
+        LoginFailed = "auth.login.failed",
+        LoggedOut = "auth.logout",
+        TokenCreated = "auth.token.created",
+        TokenExpired = "auth.token.expired",
+        TokenInvalid = "auth.token.invalid",
+        UserCreated = "user.created",
+        UserUpdated = "user.updated",
+        UserDeleted = "user.deleted",
+        PasswordChanged = "user.password.changed",
+        PasswordReset = "user.password.reset",
+        UserActivated = "user.activated",
+        UserDeactivated = "user.deactivated",
+        MemoryCreated = "memory.created",
+        MemoryRetrieved = "memory.retrieved",
+        MemoryUpdated = "memory.updated",
+        MemoryDeleted = "memory.deleted",
+        MemorySearched = "memory.searched",
+        ClusterCreated = "cluster.created",
+        ClusterRetrieved = "cluster.retrieved",
+        ClusterUpdated = "cluster.updated",
+        ClusterDeleted = "cluster.deleted",
+        PolicyExecuted = "policy.executed",
+        PolicyFailed = "policy.failed",
+        AccessGranted = "authz.access.granted",
+        AccessDenied = "authz.access.denied",
+        PermissionChecked = "authz.permission.checked",
+        SystemStartup = "system.startup",
+        SystemShutdown = "system.shutdown",
+        SystemError = "system.error",
+        BreachAttempt = "security.breach.attempt",
+        RateLimitExceeded = "security.rate_limit.exceeded",
+        SuspiciousActivity = "security.suspicious.activity",
+    }
+}
+
+impl Record {
+    /// The id: the first 16 bytes of SHA-256(request id ‖ emitter ‖ number u32), so that a retry
+    /// cannot double it.
+    pub fn id(&self) -> Uuid {
+        let digest = Sha256::new()
+            .chain_update(self.request.0.as_bytes())
+            .chain_update([self.emitter.code()])
+            .chain_update(self.number.to_be_bytes())
+            .finalize();
+        let mut id = [0; 16];
+        id.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
+        Uuid::from_bytes(id)
+    }
+
+    /// The canonical bytes but for their last field, the resource id, which the database appends
+    /// length-prefixed: the id of a new row is known only there.
+    ///
+    /// `personal` is the sealed [`Personal`].
+    pub fn canonical_head(&self, personal: &[u8]) -> Vec<u8> {
+        FieldWriter::behind(&[CANONICAL_VERSION])
+            .uuid(self.id())
+            .uuid(self.request.0)
+            .integer(self.emitter.code().into())
+            .integer(self.number.into())
+            .integer(microseconds(self.occurred_at))
+            .text(self.event.name())
+            .text(self.severity.name())
+            .maybe_integer(self.subject.map(|user| user.0))
+            .maybe_integer(self.owner.map(|user| user.0))
+            .maybe_text(self.credential.as_ref().map(|(kind, _)| kind.name()))
+            .maybe_text(self.credential.as_ref().map(|(_, id)| id.as_str()))
+            .maybe_uuid(self.session)
+            .maybe_text(self.operation.map(Operation::name))
+            .maybe_text(self.action.map(Action::name))
+            .maybe_text(self.operation.map(Operation::method))
+            .maybe_text(self.operation.map(Operation::path))
+            .maybe_integer(self.status.map(i64::from))
+            .integer(self.success.into())
+            .maybe_text(self.namespace.as_deref())
+            .maybe_text(self.description.as_deref())
+            .maybe_text(self.error_message.as_deref())
+            .maybe_text(self.metadata.as_ref().map(Value::to_string).as_deref())
+            .bytes(self.digest.as_ref().map_or(&[], <[u8; 32]>::as_slice))
+            .bytes(personal)
+            .maybe_text(self.resource.map(Resource::name))
+            .finish()
+    }
+}
+
+impl Emitter {
+    /// The byte that stands for it.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Gateway => 1,
+            Self::Backend => 2,
+            Self::Console => 3,
+        }
+    }
+}
+
+/// Text from outside, made fit for a record: bounded to `limit` characters, without control characters.
+pub fn safe_text(text: &str, limit: usize) -> String {
+    text.chars().take(limit).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
+
+fn microseconds(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
+}
+
+const CANONICAL_VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_the_python_server_are_kept() {
+        assert!(EventType::ALL.len() >= 33);
+        for name in ["auth.login.success", "user.password.changed", "security.rate_limit.exceeded"]
+        {
+            assert!(EventType::ALL.iter().any(|event| event.name() == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_id_follows_from_request_emitter_and_number() {
+        // python: sha256(uuid.UUID(int=5).bytes + b"\x02" + (0).to_bytes(4, "big")).digest()[:16]
+        assert_eq!(record().id().simple().to_string(), "7e130166dd7d44d98bdff19fe4c96e9b");
+        assert_ne!(Record { number: 1, ..record() }.id(), record().id());
+        assert_ne!(Record { emitter: Emitter::Gateway, ..record() }.id(), record().id());
+    }
+
+    #[test]
+    fn the_canonical_bytes_tell_every_field_apart() {
+        let base = record().canonical_head(b"sealed");
+        let others = [
+            Record { subject: Some(UserId(4)), ..record() }.canonical_head(b"sealed"),
+            Record { subject: None, owner: Some(UserId(3)), ..record() }.canonical_head(b"sealed"),
+            Record { success: false, ..record() }.canonical_head(b"sealed"),
+            Record { digest: Some([0; 32]), ..record() }.canonical_head(b"sealed"),
+            Record { description: Some("x".to_owned()), ..record() }.canonical_head(b"sealed"),
+            Record { error_message: Some("x".to_owned()), ..record() }.canonical_head(b"sealed"),
+            record().canonical_head(b"other"),
+        ];
+        assert!(others.iter().all(|other| *other != base));
+    }
+
+    #[test]
+    fn text_from_outside_cannot_break_a_line() {
+        assert_eq!(safe_text("a\r\nb\u{1b}[31m\0", 6), "a\u{fffd}\u{fffd}b\u{fffd}[");
+    }
+
+    fn record() -> Record {
+        Record {
+            request: RequestId(Uuid::from_u128(5)),
+            emitter: Emitter::Backend,
+            number: 0,
+            occurred_at: OffsetDateTime::UNIX_EPOCH,
+            event: EventType::MemoryCreated,
+            severity: Severity::Info,
+            subject: Some(UserId(3)),
+            owner: None,
+            credential: None,
+            session: None,
+            operation: Some(Operation::RememberMemory),
+            action: Some(Action::Create),
+            status: Some(200),
+            success: true,
+            resource: Some(Resource::Memory),
+            namespace: None,
+            description: None,
+            error_message: None,
+            metadata: None,
+            digest: None,
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! Everything that can be asked for.
+
+use crate::Permission;
+
+/// One thing a client can ask for.
+///
+/// The gateway routes and authorises by it, the backend serves it, and metrics, audit records
+/// and documentation are named after it. A path that belongs to no operation does not exist.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Operation {
+    /// Says that the service is there.
+    ShowService,
+    /// Liveness: is the service running?
+    ShowHealth,
+    /// Readiness: can it handle traffic?
+    ShowReadiness,
+    /// Every dependency, up or down.
+    ShowDetailedHealth,
+    /// The description of this API.
+    ShowOpenApi,
+    /// Makes an account of one's own.
+    Register,
+    /// Trades a password for an access token.
+    Login,
+    /// Trades a refresh token for a new pair.
+    Refresh,
+    /// Ends the session.
+    Logout,
+    /// One's own profile.
+    ShowMe,
+    /// Replaces one's own password.
+    ChangePassword,
+    /// A profile by user name: one's own, or anybody's for an admin.
+    ShowProfile,
+    /// Makes an API key.
+    CreateApiKey,
+    /// Reads memories, the best first.
+    RecallMemories,
+    /// Keeps a new memory.
+    RememberMemory,
+    /// Reads clusters of memories.
+    ListClusters,
+    /// Runs the policies that move, trim and summarise.
+    RunPolicies,
+    /// Reads the audit trail.
+    ReadAudit,
+    /// Reads what one user did.
+    ReadUserAudit,
+    /// Reads what matters to security.
+    ReadSecurityAudit,
+    /// Counts audit records.
+    CountAudit,
+    /// The kinds of audit records.
+    ListEventTypes,
+    /// The severities of audit records.
+    ListSeverities,
+}
+
+/// One thing the gateway asks of the backend on its own behalf.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum InternalOperation {
+    /// Whether the backend can serve.
+    ProbeHealth,
+    /// The feed of revocations.
+    FollowRevocations,
+    /// Whether one credential still lives.
+    CheckLive,
+}
+
+/// Which credential an operation demands.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Demands {
+    /// None. One that is sent is not looked at.
+    Nothing,
+    /// An access token or an API key.
+    Access,
+    /// A refresh token, and nothing else.
+    Refresh,
+}
+
+/// Which budget an operation is charged to.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum LimitClass {
+    /// Probes of orchestrators.
+    Health,
+    /// Whatever takes or changes a secret: guesses are made here.
+    Credentials,
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Administration.
+    Admin,
+}
+
+/// Who answers an operation.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum AnsweredBy {
+    /// The gateway, from what it knows.
+    Gateway,
+    /// The backend.
+    Backend,
+}
+
+/// Who writes the audit record of an operation that was allowed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum RecordedBy {
+    /// Nobody: it touches nothing of anyone's.
+    Nobody,
+    /// The gateway, from its spool.
+    Gateway,
+    /// The backend, in the transaction of the change itself.
+    Backend,
+}
+
+impl Operation {
+    /// Every operation there is.
+    pub const ALL: [Self; 23] = [
+        Self::ShowService,
+        Self::ShowHealth,
+        Self::ShowReadiness,
+        Self::ShowDetailedHealth,
+        Self::ShowOpenApi,
+        Self::Register,
+        Self::Login,
+        Self::Refresh,
+        Self::Logout,
+        Self::ShowMe,
+        Self::ChangePassword,
+        Self::ShowProfile,
+        Self::CreateApiKey,
+        Self::RecallMemories,
+        Self::RememberMemory,
+        Self::ListClusters,
+        Self::RunPolicies,
+        Self::ReadAudit,
+        Self::ReadUserAudit,
+        Self::ReadSecurityAudit,
+        Self::CountAudit,
+        Self::ListEventTypes,
+        Self::ListSeverities,
+    ];
+
+    /// The HTTP method that asks for it.
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Register
+            | Self::Login
+            | Self::Refresh
+            | Self::Logout
+            | Self::ChangePassword
+            | Self::CreateApiKey
+            | Self::RememberMemory
+            | Self::RunPolicies => "POST",
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowOpenApi
+            | Self::ShowMe
+            | Self::ShowProfile
+            | Self::RecallMemories
+            | Self::ListClusters
+            | Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => "GET",
+        }
+    }
+
+    /// Where it is asked for, with `{}` around a segment that varies.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::ShowService => "/",
+            Self::ShowHealth => "/health",
+            Self::ShowReadiness => "/ready",
+            Self::ShowDetailedHealth => "/health/detailed",
+            Self::ShowOpenApi => "/openapi.json",
+            Self::Register => "/auth/register",
+            Self::Login => "/auth/login",
+            Self::Refresh => "/auth/refresh",
+            Self::Logout => "/auth/logout",
+            Self::ShowMe => "/auth/me",
+            Self::ChangePassword => "/auth/change-password",
+            Self::ShowProfile => "/auth/users/{username}",
+            Self::CreateApiKey => "/auth/api-keys",
+            Self::RecallMemories | Self::RememberMemory => "/memories",
+            Self::ListClusters => "/clusters",
+            Self::RunPolicies => "/policies/run",
+            Self::ReadAudit => "/audit/logs",
+            Self::ReadUserAudit => "/audit/logs/user/{user_id}",
+            Self::ReadSecurityAudit => "/audit/logs/security",
+            Self::CountAudit => "/audit/statistics",
+            Self::ListEventTypes => "/audit/events/types",
+            Self::ListSeverities => "/audit/severity/levels",
+        }
+    }
+
+    /// The name in metrics, logs, audit records and the assertion; also the OpenAPI `operationId`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ShowService => "show_service",
+            Self::ShowHealth => "show_health",
+            Self::ShowReadiness => "show_readiness",
+            Self::ShowDetailedHealth => "show_detailed_health",
+            Self::ShowOpenApi => "show_open_api",
+            Self::Register => "register",
+            Self::Login => "login",
+            Self::Refresh => "refresh",
+            Self::Logout => "logout",
+            Self::ShowMe => "show_me",
+            Self::ChangePassword => "change_password",
+            Self::ShowProfile => "show_profile",
+            Self::CreateApiKey => "create_api_key",
+            Self::RecallMemories => "recall_memories",
+            Self::RememberMemory => "remember_memory",
+            Self::ListClusters => "list_clusters",
+            Self::RunPolicies => "run_policies",
+            Self::ReadAudit => "read_audit",
+            Self::ReadUserAudit => "read_user_audit",
+            Self::ReadSecurityAudit => "read_security_audit",
+            Self::CountAudit => "count_audit",
+            Self::ListEventTypes => "list_event_types",
+            Self::ListSeverities => "list_severities",
+        }
+    }
+
+    /// Which credential it demands.
+    pub const fn demands(self) -> Demands {
+        match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowOpenApi
+            | Self::Register
+            | Self::Login => Demands::Nothing,
+            Self::Refresh => Demands::Refresh,
+            Self::Logout
+            | Self::ShowMe
+            | Self::ChangePassword
+            | Self::ShowProfile
+            | Self::CreateApiKey
+            | Self::RecallMemories
+            | Self::RememberMemory
+            | Self::ListClusters
+            | Self::RunPolicies
+            | Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => Demands::Access,
+        }
+    }
+
+    /// What the caller must be allowed to do. `None`: any known caller may, whatever their role.
+    pub const fn needs(self) -> Option<Permission> {
+        match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowOpenApi
+            | Self::Register
+            | Self::Login
+            | Self::Refresh
+            | Self::Logout
+            | Self::ShowMe
+            | Self::ChangePassword
+            | Self::ShowProfile => None,
+            Self::CreateApiKey => Some(Permission::ManageOwnKeys),
+            Self::RecallMemories => Some(Permission::ReadMemories),
+            Self::RememberMemory => Some(Permission::WriteMemories),
+            Self::ListClusters => Some(Permission::ReadClusters),
+            Self::RunPolicies => Some(Permission::ExecutePolicies),
+            Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => Some(Permission::ReadAudit),
+        }
+    }
+
+    /// Which budget it is charged to.
+    pub const fn limit_class(self) -> LimitClass {
+        match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth => LimitClass::Health,
+            Self::Register
+            | Self::Login
+            | Self::Refresh
+            | Self::ChangePassword
+            | Self::CreateApiKey => LimitClass::Credentials,
+            Self::ShowOpenApi
+            | Self::ShowMe
+            | Self::ShowProfile
+            | Self::RecallMemories
+            | Self::ListClusters => LimitClass::Read,
+            Self::Logout | Self::RememberMemory => LimitClass::Write,
+            Self::RunPolicies
+            | Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => LimitClass::Admin,
+        }
+    }
+
+    /// Who answers it.
+    pub const fn answered_by(self) -> AnsweredBy {
+        match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth => AnsweredBy::Gateway,
+            _ => AnsweredBy::Backend,
+        }
+    }
+
+    /// Who records it when it was allowed. What was refused is recorded by who refused it.
+    pub const fn recorded_by(self) -> RecordedBy {
+        match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowOpenApi => RecordedBy::Nobody,
+            Self::Register
+            | Self::Login
+            | Self::Refresh
+            | Self::Logout
+            | Self::ChangePassword
+            | Self::CreateApiKey
+            | Self::RememberMemory
+            | Self::RunPolicies => RecordedBy::Backend,
+            Self::ShowMe
+            | Self::ShowProfile
+            | Self::RecallMemories
+            | Self::ListClusters
+            | Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => RecordedBy::Gateway,
+        }
+    }
+
+    /// Whether it changes anything. The backend reads under `READ ONLY` where it does not.
+    pub fn is_safe(self) -> bool {
+        self.method() == "GET"
+    }
+
+    /// The operation called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.name() == name)
+    }
+
+    /// The operation at `method` and `path`; a literal segment wins over one that varies.
+    pub fn at(method: &str, path: &str) -> Option<Self> {
+        let found =
+            |operation: &Self| operation.method() == method && matches(operation.path(), path);
+        let by_literals = |operation: &Self| operation.path().matches('{').count();
+        Self::ALL.into_iter().filter(found).min_by_key(by_literals)
+    }
+
+    /// The methods that are understood at `path`, for `Allow`. None: nothing is there.
+    pub fn methods_at(path: &str) -> Vec<&'static str> {
+        let mut methods: Vec<_> = Self::ALL
+            .into_iter()
+            .filter(|operation| matches(operation.path(), path))
+            .map(Self::method)
+            .collect();
+        methods.sort_unstable();
+        methods.dedup();
+        methods
+    }
+}
+
+impl InternalOperation {
+    /// Every internal operation there is.
+    pub const ALL: [Self; 3] = [Self::ProbeHealth, Self::FollowRevocations, Self::CheckLive];
+
+    /// Where it is asked for, always by GET.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::ProbeHealth => "/internal/health",
+            Self::FollowRevocations => "/internal/revocations",
+            Self::CheckLive => "/internal/live",
+        }
+    }
+
+    /// The name in the assertion and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ProbeHealth => "internal_probe_health",
+            Self::FollowRevocations => "internal_follow_revocations",
+            Self::CheckLive => "internal_check_live",
+        }
+    }
+}
+
+fn matches(template: &str, path: &str) -> bool {
+    let (wanted, given) = (template.split('/'), path.split('/'));
+    wanted.clone().count() == given.clone().count()
+        && wanted.zip(given).all(|(wanted, given)| match wanted.strip_prefix('{') {
+            Some(_) => !given.is_empty(),
+            None => wanted == given,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_is_listed_once_under_a_name_of_its_own() {
+        let names: HashSet<_> = Operation::ALL.into_iter().map(Operation::name).collect();
+        let places: HashSet<_> =
+            Operation::ALL.into_iter().map(|each| (each.method(), each.path())).collect();
+        assert_eq!(names.len(), Operation::ALL.len());
+        assert_eq!(places.len(), Operation::ALL.len());
+    }
+
+    #[test]
+    fn no_public_path_is_an_internal_one() {
+        assert!(
+            InternalOperation::ALL
+                .into_iter()
+                .all(|each| Operation::methods_at(each.path()).is_empty())
+        );
+    }
+
+    #[test]
+    fn what_needs_a_permission_demands_a_credential() {
+        for operation in Operation::ALL {
+            assert!(
+                operation.needs().is_none() || operation.demands() == Demands::Access,
+                "{operation:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_placeholder_stands_for_exactly_one_segment() {
+        let at = |path| Operation::at("GET", path);
+        assert_eq!(at("/auth/users/alice"), Some(Operation::ShowProfile));
+        assert_eq!(at("/auth/users/"), None, "nothing is not a segment");
+        assert_eq!(at("/auth/users/alice/keys"), None, "nor are two");
+        assert_eq!(at("/auth/users"), None);
+        assert_eq!(at("/audit/logs/security"), Some(Operation::ReadSecurityAudit));
+    }
+
+    #[test]
+    fn a_path_tells_its_methods() {
+        assert_eq!(Operation::methods_at("/memories"), ["GET", "POST"]);
+        assert!(
+            Operation::methods_at("/metrics").is_empty(),
+            "metrics are for the private listener"
+        );
+    }
+}

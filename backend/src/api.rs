@@ -1,0 +1,157 @@
+//! Everything that can be asked of the backend, and who answers it.
+
+mod audit;
+mod auth;
+mod body;
+mod internal;
+mod memories;
+mod query;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use axum::{
+    Json,
+    body::Body,
+    http::{Request, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use memoric_contract::{
+    InternalOperation, Operation, RequestId, UserId,
+    audit::{EventType, Record, Resource},
+};
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    audit::{Named, about as audit_of},
+    caller::{Asked, Call, Gatekeeper},
+    error::ApiError,
+    metrics::Metrics,
+};
+
+/// The one way in: what the gateway vouches for, answered; anything else, refused.
+pub(crate) struct Api {
+    app: App,
+    gatekeeper: Gatekeeper,
+    metrics: Arc<Metrics>,
+}
+
+/// An answer, or why there is none.
+type Answer = Result<Response, ApiError>;
+
+impl Api {
+    pub(crate) fn new(app: App, gatekeeper: Gatekeeper, metrics: Arc<Metrics>) -> Self {
+        Self { app, gatekeeper, metrics }
+    }
+
+    /// Answers one request, whatever it is.
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response {
+        let began = Instant::now();
+        let (parts, body) = request.into_parts();
+        let call = match self.gatekeeper.admit(parts, SystemTime::now()) {
+            Ok(call) => call,
+            Err(refused) => {
+                self.metrics.count(UNBELIEVED, refused.code(), began.elapsed());
+                return refused.respond(RequestId::new());
+            }
+        };
+        let answer = self.serve(&call, body).await;
+        let outcome = answer.as_ref().err().map_or(OK, ApiError::code);
+        self.metrics.count(call.operation_name(), outcome, began.elapsed());
+        answer.unwrap_or_else(|refused| refused.respond(call.request()))
+    }
+
+    async fn serve(&self, call: &Call, body: Body) -> Answer {
+        call.ensure_permitted()?;
+        match call.asked() {
+            Asked::Public(operation) => self.serve_client(operation, call, body).await,
+            Asked::Internal(operation) => self.serve_gateway(operation, call).await,
+        }
+    }
+
+    /// The handler of each operation. The compiler sees to it that each has one.
+    async fn serve_client(&self, operation: Operation, call: &Call, body: Body) -> Answer {
+        let app = &self.app;
+        match operation {
+            Operation::Register => auth::register(app, call, body).await,
+            Operation::Login => auth::login(app, call, body).await,
+            Operation::ShowMe => auth::show_me(app, call).await,
+            Operation::ChangePassword => auth::change_password(app, call, body).await,
+            Operation::ShowProfile => auth::show_profile(app, call).await,
+            Operation::RecallMemories => memories::recall(app, call).await,
+            Operation::RememberMemory => memories::remember(app, call, body).await,
+            Operation::ReadAudit => audit::read(app, call).await,
+            Operation::Refresh
+            | Operation::Logout
+            | Operation::CreateApiKey
+            | Operation::ListClusters
+            | Operation::RunPolicies
+            | Operation::ReadUserAudit
+            | Operation::ReadSecurityAudit
+            | Operation::CountAudit
+            | Operation::ListEventTypes
+            | Operation::ListSeverities
+            | Operation::ShowOpenApi => Err(ApiError::NotImplemented),
+            Operation::ShowService
+            | Operation::ShowHealth
+            | Operation::ShowReadiness
+            | Operation::ShowDetailedHealth => Err(ApiError::NotHere),
+        }
+    }
+
+    async fn serve_gateway(&self, operation: InternalOperation, call: &Call) -> Answer {
+        let app = &self.app;
+        match operation {
+            InternalOperation::ProbeHealth => internal::probe_health(app).await,
+            InternalOperation::FollowRevocations => internal::follow_revocations(app, call).await,
+            InternalOperation::CheckLive => internal::check_live(app, call).await,
+        }
+    }
+}
+
+/// Records that the caller asked for what they may not have, and makes the answer.
+async fn deny(app: &App, call: &Call, why: &str, whose: (Resource, Option<UserId>)) -> ApiError {
+    let (resource, owner) = whose;
+    let record = Record {
+        owner,
+        resource: Some(resource),
+        description: Some(why.to_owned()),
+        ..audit_of(call, EventType::AccessDenied, StatusCode::FORBIDDEN.as_u16())
+    };
+    recorded(app, call, record, Named::Not, ApiError::Forbidden).await
+}
+
+/// The refusal `refused`, once it stands in the trail; where it cannot be written there, that.
+async fn recorded(
+    app: &App,
+    call: &Call,
+    record: Record,
+    named: Named<'_>,
+    refused: ApiError,
+) -> ApiError {
+    let appended = async {
+        let entry = app.scribe.entry(record, call, named).await?;
+        app.store.append(&entry, None).await?;
+        Ok::<_, ApiError>(())
+    };
+    match appended.await {
+        Ok(()) => refused,
+        Err(error) => error,
+    }
+}
+
+/// `value` as JSON.
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    (status, Json(value)).into_response()
+}
+
+/// The outcome of a request that was served.
+const OK: &str = "ok";
+
+/// Stands in metrics for whatever nobody vouched for.
+const UNBELIEVED: &str = "-";

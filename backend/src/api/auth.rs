@@ -1,0 +1,93 @@
+//! Accounts and tokens, as clients ask for them.
+
+mod login;
+mod password;
+mod registration;
+
+use axum::http::StatusCode;
+use memoric_contract::{FieldError, Roles, UserId, audit::Resource};
+use secrecy::SecretString;
+use serde::Serialize;
+
+pub(super) use self::{login::login, password::change_password, registration::register};
+use super::{Answer, deny, json};
+use crate::{
+    app::App,
+    caller::Call,
+    error::ApiError,
+    memories::stored_time,
+    people::{Username, check_password},
+    scope::Scope,
+    store::Account,
+};
+
+/// An account as its owner and admins see it, key for key as clients know it.
+#[derive(Serialize)]
+struct Profile<'a> {
+    id: UserId,
+    username: &'a str,
+    email: &'a str,
+    full_name: Option<&'a str>,
+    namespace: Option<&'a str>,
+    roles: Roles,
+    is_active: bool,
+    is_verified: bool,
+    created_at: String,
+    last_login_at: Option<String>,
+}
+
+/// One's own profile.
+pub(super) async fn show_me(app: &App, call: &Call) -> Answer {
+    let account = app.store.find_user(call.identity()?.user).await?;
+    let account = account.ok_or(ApiError::UserNotFound)?;
+    Ok(json(StatusCode::OK, &Profile::of(&account)))
+}
+
+/// A profile by name: one's own, or anybody's for an admin.
+///
+/// Anybody else's is refused before it is looked for, so that nobody learns who there is.
+pub(super) async fn show_profile(app: &App, call: &Call) -> Answer {
+    let identity = call.identity()?;
+    let wanted = Username::parse(call.last_segment()).ok();
+    let own = app.store.find_user(identity.user).await?;
+    if let Some(own) =
+        own.filter(|own| wanted.as_ref().is_some_and(|name| name.as_str() == own.username))
+    {
+        return Ok(json(StatusCode::OK, &Profile::of(&own)));
+    }
+    if !identity.is_admin() {
+        return Err(deny(app, call, "another user's profile", (Resource::User, None)).await);
+    }
+    let found = match wanted {
+        Some(name) => app.store.profile(&Scope::of(call)?, name.as_str()).await?,
+        None => None,
+    };
+    Ok(json(StatusCode::OK, &Profile::of(&found.ok_or(ApiError::UserNotFound)?)))
+}
+
+impl<'a> Profile<'a> {
+    fn of(account: &'a Account) -> Self {
+        Self {
+            id: account.id,
+            username: &account.username,
+            email: &account.email,
+            full_name: account.full_name.as_deref(),
+            namespace: account.namespace.as_deref(),
+            roles: account.roles,
+            is_active: account.is_active,
+            is_verified: account.is_verified,
+            created_at: stored_time(account.created_at),
+            last_login_at: account.last_login_at.map(stored_time),
+        }
+    }
+}
+
+/// A new password that the rules of its `owner` allow.
+fn new_password(
+    field: &str,
+    password: String,
+    owner: &Username,
+) -> Result<SecretString, FieldError> {
+    check_password(field, &password, owner)?;
+    Ok(SecretString::from(password))
+}

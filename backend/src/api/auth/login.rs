@@ -1,0 +1,191 @@
+//! A login: a password traded for an access token.
+
+use std::time::SystemTime;
+
+use axum::{body::Body, http::StatusCode};
+use memoric_contract::{
+    Roles, UserId,
+    audit::{Action, EventType, Record, Resource},
+};
+use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::super::{
+    Answer,
+    body::{self, Claims, Sent},
+    json, recorded,
+};
+use crate::{
+    app::App,
+    audit::{self, Named},
+    caller::Call,
+    error::{ApiError, Chain},
+    memories::stored_time,
+    passwords::Verdict,
+    people::LoginName,
+    store::{Account, NewSession},
+    tokens::Bearer,
+};
+
+/// The answer to a login.
+#[derive(Serialize)]
+struct LoggedIn<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    user: FullProfile<'a>,
+}
+
+/// An account as a login shows it: the same and a little more.
+#[derive(Serialize)]
+struct FullProfile<'a> {
+    id: UserId,
+    username: &'a str,
+    email: &'a str,
+    full_name: Option<&'a str>,
+    namespace: Option<&'a str>,
+    roles: Roles,
+    is_active: bool,
+    is_verified: bool,
+    created_at: String,
+    updated_at: String,
+    last_login_at: Option<String>,
+    metadata: &'a Map<String, Value>,
+}
+
+/// Trades a password for an access token.
+///
+/// Whoever there is not, whoever is not active and whoever mistypes take the same way and get the
+/// same answer.
+pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer {
+    let body = body::read(call.headers(), body, Claims::JsonOrNothing).await?;
+    let mut sent = Sent::parse(&body)?;
+    let (name, password) = (sent.text("username"), sent.secret("password"));
+    let (Some(name), Some(password)) = (name, password) else { return Err(sent.refusal()) };
+
+    let account = match LoginName::parse(&name) {
+        Some(name) => app.store.find_login(name.as_str()).await?,
+        None => None,
+    };
+    let able = account.as_ref().filter(|account| account.is_active);
+    let hash = able.map(|account| account.password_hash.as_str());
+    let verdict = app.passwords.verify(password.clone(), hash).await?;
+    let (Some(able), Verdict::Match { upgrade }) = (able, verdict) else {
+        return Err(login_failed(app, call, account.as_ref(), &name).await);
+    };
+
+    let session = begin_session(app, call, able).await?;
+    let Some(session) = session else {
+        return Err(login_failed(app, call, account.as_ref(), &name).await);
+    };
+    if upgrade {
+        upgrade_hash(app, call, able, password).await;
+    }
+    let user = FullProfile::of(able);
+    let expires_in = app.tokens.ttl().as_secs();
+    let answer = LoggedIn { access_token: &session, token_type: "bearer", expires_in, user };
+    Ok(json(StatusCode::OK, &answer))
+}
+
+impl<'a> FullProfile<'a> {
+    fn of(account: &'a Account) -> Self {
+        Self {
+            id: account.id,
+            username: &account.username,
+            email: &account.email,
+            full_name: account.full_name.as_deref(),
+            namespace: account.namespace.as_deref(),
+            roles: account.roles,
+            is_active: account.is_active,
+            is_verified: account.is_verified,
+            created_at: stored_time(account.created_at),
+            updated_at: stored_time(account.updated_at),
+            last_login_at: account.last_login_at.map(stored_time),
+            metadata: &account.metadata,
+        }
+    }
+}
+
+/// Begins a session for who has just proved to be `account`, and returns its first access token.
+/// `None`: the account has changed since it was read.
+async fn begin_session(
+    app: &App,
+    call: &Call,
+    account: &Account,
+) -> Result<Option<String>, ApiError> {
+    let id = Uuid::new_v4();
+    let bearer = Bearer {
+        user: account.id,
+        roles: account.roles,
+        namespace: account.namespace.clone(),
+        generation: account.generation,
+        session: id,
+        counter: 0,
+    };
+    let token = app.tokens.mint(&bearer, SystemTime::now()).map_err(ApiError::unwritable)?;
+
+    let record = Record { session: Some(id), ..success(call, account) };
+    let entry = app.scribe.entry(record, call, Named::Known(&account.username)).await?;
+    let session = NewSession {
+        id,
+        user: account.id,
+        generation: account.generation,
+        seed: random_seed().map_err(ApiError::unwritable)?,
+        personal: app.scribe.session(id, account.id, call).await?,
+    };
+    let began = app.store.start_session(&session, &entry).await?;
+    Ok(began.then_some(token))
+}
+
+/// Puts a hash of today's kind in the place of an older one. A login does not fail for want of it.
+async fn upgrade_hash(app: &App, call: &Call, account: &Account, password: SecretString) {
+    let upgraded = async {
+        let hash = app.passwords.hash(password).await?;
+        let record = Record {
+            number: 1,
+            subject: Some(account.id),
+            owner: Some(account.id),
+            action: Some(Action::Update),
+            resource: Some(Resource::User),
+            description: Some("password hash renewed".to_owned()),
+            ..audit::about(call, EventType::UserUpdated, StatusCode::OK.as_u16())
+        };
+        let entry = app.scribe.entry(record, call, Named::Not).await?;
+        app.store.upgrade_hash(account.id, &account.password_hash, &hash, &entry).await?;
+        Ok::<_, ApiError>(())
+    };
+    if let Err(error) = upgraded.await {
+        tracing::warn!(error = %Chain(&error), "a password hash was not renewed");
+    }
+}
+
+fn success(call: &Call, account: &Account) -> Record {
+    Record {
+        subject: Some(account.id),
+        owner: Some(account.id),
+        resource: Some(Resource::User),
+        metadata: Some(json!({ "roles": account.roles })),
+        ..audit::about(call, EventType::LoginSucceeded, StatusCode::OK.as_u16())
+    }
+}
+
+/// Records a login that failed, and makes its answer.
+async fn login_failed(app: &App, call: &Call, account: Option<&Account>, typed: &str) -> ApiError {
+    let record = Record {
+        owner: account.map(|account| account.id),
+        resource: Some(Resource::User),
+        error_message: Some("Invalid credentials".to_owned()),
+        ..audit::about(call, EventType::LoginFailed, StatusCode::UNAUTHORIZED.as_u16())
+    };
+    let named = account.map_or(Named::Unknown(typed), |account| Named::Known(&account.username));
+    recorded(app, call, record, named, ApiError::InvalidCredentials).await
+}
+
+/// What refresh tokens of the session will be made with.
+fn random_seed() -> Result<[u8; 32], getrandom::Error> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)?;
+    Ok(seed)
+}

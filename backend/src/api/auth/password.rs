@@ -1,0 +1,79 @@
+//! A change of password, which ends whatever was begun with the old one.
+
+use axum::{body::Body, http::StatusCode};
+use memoric_contract::{
+    UserId,
+    audit::{Action, EventType, Record, Resource},
+};
+use serde_json::json;
+use thiserror::Error;
+
+use super::{
+    super::{
+        Answer,
+        body::{self, Claims, Sent},
+        json, recorded,
+    },
+    new_password,
+};
+use crate::{
+    app::App,
+    audit::{self, Named},
+    caller::Call,
+    error::ApiError,
+    passwords::Verdict,
+    people::Username,
+    scope::Scope,
+};
+
+/// A stored name that none of ours can be.
+#[derive(Debug, Error)]
+#[error("the stored user name is not one")]
+struct UnknownName;
+
+/// Replaces one's own password, and ends every session begun with the old one, this one included.
+pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) -> Answer {
+    let body = body::read(call.headers(), body, Claims::Json).await?;
+    let user = call.identity()?.user;
+    let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
+    let owner =
+        Username::parse(&account.username).map_err(|_| ApiError::unreadable(UnknownName))?;
+    let mut sent = Sent::parse(&body)?;
+    let (old, new) = (sent.secret("old_password"), sent.text("new_password"));
+    let new = new.and_then(|new| sent.judged(new_password("new_password", new, &owner)));
+    let (Some(old), Some(new)) = (old, new) else { return Err(sent.refusal()) };
+
+    let verdict = app.passwords.verify(old, Some(&account.password_hash)).await?;
+    if verdict == Verdict::Mismatch {
+        return Err(password_not_changed(app, call, user).await);
+    }
+    let new_hash = app.passwords.hash(new).await?;
+    let entry =
+        app.scribe.entry(password_change(call, user, StatusCode::OK), call, Named::Not).await?;
+    let scope = Scope::of(call)?;
+    let ended =
+        app.store.change_password(&scope, &account.password_hash, &new_hash, &entry).await?;
+    let Some(ended) = ended else {
+        return Err(password_not_changed(app, call, user).await);
+    };
+    app.courier.carry(&[ended]).await;
+    Ok(json(StatusCode::OK, &json!({ "message": "Password changed successfully" })))
+}
+
+/// Records that a password was not changed, and makes the answer.
+async fn password_not_changed(app: &App, call: &Call, user: UserId) -> ApiError {
+    let record = Record {
+        error_message: Some("Invalid old password".to_owned()),
+        ..password_change(call, user, StatusCode::BAD_REQUEST)
+    };
+    recorded(app, call, record, Named::Not, ApiError::PasswordNotChanged).await
+}
+
+fn password_change(call: &Call, user: UserId, status: StatusCode) -> Record {
+    Record {
+        owner: Some(user),
+        action: Some(Action::Update),
+        resource: Some(Resource::User),
+        ..audit::about(call, EventType::PasswordChanged, status.as_u16())
+    }
+}

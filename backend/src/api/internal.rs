@@ -1,0 +1,56 @@
+//! What the gateway asks on its own behalf.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use memoric_contract::PresentedBy;
+use serde_json::json;
+
+use super::{Answer, json, query::Asked};
+use crate::{app::App, caller::Call};
+
+/// Whether the backend can serve.
+pub(super) async fn probe_health(app: &App) -> Answer {
+    let database = app.is_database_up().await;
+    let status = if database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(json(status, &json!({ "database": database })))
+}
+
+/// The revocations since a cursor: at once where there are any, or else when there are, or after a while.
+///
+/// The answer is always read after the request came, so that to a gateway it confirms that its list
+/// was complete when it asked.
+pub(super) async fn follow_revocations(app: &App, call: &Call) -> Answer {
+    let mut asked = Asked::read(call.target())?;
+    let cursor = asked.text("cursor", LONGEST_CURSOR);
+    let wait = asked.number("wait_ms", 0..=LONGEST_WAIT_MS, 0);
+    let (Some(cursor), Some(wait)) = (cursor, wait) else { return Err(asked.refusal()) };
+    let (cursor, wait) = (cursor.unwrap_or_default(), Duration::from_millis(wait.unsigned_abs()));
+
+    let news = app.courier.news(wait);
+    let mut page = app.store.revocations_since(&cursor).await?;
+    // Rows behind a cursor that stands still have been told already; they come again until it moves.
+    if page.revocations.is_empty() || page.cursor == cursor {
+        news.await;
+        page = app.store.revocations_since(&cursor).await?;
+    }
+    Ok(json(StatusCode::OK, &page))
+}
+
+/// Whether the caller's credential still lives.
+pub(super) async fn check_live(app: &App, call: &Call) -> Answer {
+    let identity = call.identity()?;
+    let live = match &identity.presented {
+        PresentedBy::AccessToken { jti, sid, generation, .. } => {
+            app.store.is_live(identity.user, *jti, *sid, *generation).await?
+        }
+        // There are none yet, so none of them lives.
+        PresentedBy::ApiKey(_) => false,
+    };
+    Ok(json(StatusCode::OK, &json!({ "live": live })))
+}
+
+/// Bytes of a cursor: four numbers of 64 bits.
+const LONGEST_CURSOR: usize = 128;
+
+const LONGEST_WAIT_MS: i64 = 1_000;

@@ -1,0 +1,477 @@
+//! What the backend answers, asked as the gateway asks it, with a database behind it.
+
+use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
+
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http_body_util::BodyExt as _;
+use memoric_config::schema::Registration;
+use memoric_contract::{
+    ASSERTION_HEADER, AnsweredBy, Assertion, AssertionKey, Caller, Demands, Identity, Role, Roles,
+    revocation::FeedPage,
+    token::{TokenKeys, TokenSigner},
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    audit::Scribe,
+    backend::{ensure_right_key, ring_key, service_secrets},
+    config::EncryptionKey,
+    passwords::Passwords,
+    revocation::Courier,
+    seal::{Keyring, Sealing},
+    store::fixture::World,
+    tokens::Tokens,
+    vault::Vault,
+};
+
+#[tokio::test]
+async fn nothing_answers_without_an_assertion() {
+    let desk = Desk::new().await;
+    for (method, path) in [("GET", "/memories"), ("GET", "/internal/health"), ("GET", "/nowhere")] {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let answer = desk.api.answer(request).await;
+        assert_eq!(answer.status(), 401, "{method} {path}");
+        assert_eq!(answer.headers()[WWW_AUTHENTICATE], "Bearer");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_built_yet_says_so() {
+    let desk = Desk::new().await;
+    let root = desk.identity(ROOT, Role::Admin);
+    let not_yet = Operation::ALL.into_iter().filter(|each| {
+        each.answered_by() == AnsweredBy::Backend
+            && !matches!(
+                each,
+                Operation::Register
+                    | Operation::Login
+                    | Operation::ShowMe
+                    | Operation::ChangePassword
+                    | Operation::ShowProfile
+                    | Operation::RecallMemories
+                    | Operation::RememberMemory
+                    | Operation::ReadAudit
+            )
+    });
+    for operation in not_yet {
+        let caller = match operation.demands() {
+            Demands::Access => Caller::Known(root.clone()),
+            Demands::Nothing | Demands::Refresh => Caller::Anonymous,
+        };
+        let (status, body) = desk.ask(operation, operation.path(), &caller, None).await;
+        assert_eq!((status, &body["code"]), (501, &json!("not_implemented")), "{operation:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_registers_logs_in_and_sees_themself() {
+    let desk = Desk::new().await;
+    let sent = json!({
+        "username": "Carol", "email": "Carol@Example.com", "password": PASSWORD,
+        "namespace": "not hers to choose", "roles": ["admin"],
+    });
+
+    let (status, registered) = desk.anonymously(Operation::Register, &sent).await;
+    let carol = desk.log_in("CAROL", PASSWORD).await;
+    let (_, me) = desk.known(Operation::ShowMe, "/auth/me", &carol, None).await;
+
+    assert_eq!(status, 201, "{registered}");
+    let keys: Vec<_> = registered.as_object().unwrap().keys().collect();
+    assert_eq!(keys, PROFILE);
+    assert_eq!(registered["roles"], json!(["user"]));
+    assert_eq!(registered["namespace"], Value::Null);
+    assert_eq!(registered["last_login_at"], Value::Null);
+    assert_eq!(me["username"], "carol");
+    assert!(me["last_login_at"].is_string());
+}
+
+#[tokio::test]
+async fn a_closed_registration_lets_nobody_in() {
+    let mut desk = Desk::new().await;
+    desk.api.app.registration = Registration::Closed;
+    let sent = json!({ "username": "carol", "email": "carol@example.com", "password": PASSWORD });
+
+    let (status, body) = desk.anonymously(Operation::Register, &sent).await;
+
+    assert_eq!((status, &body["code"]), (403, &json!("registration_closed")));
+    assert!(desk.api.app.store.find_login("carol").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn whoever_mistypes_and_whoever_is_not_there_get_the_same_answer() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    for name in ["carol", "nobody", "carol@example.com", "no body at all"] {
+        let sent = json!({ "username": name, "password": "not the password" });
+        let (status, body) = desk.anonymously(Operation::Login, &sent).await;
+        assert_eq!((status, &body["detail"]), (401, &json!("Invalid credentials")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_password_ends_the_token_in_use() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let carol = desk.log_in("carol", PASSWORD).await;
+    assert!(desk.is_live(&carol).await);
+
+    let sent = json!({ "old_password": PASSWORD, "new_password": "another_password_12" });
+    let (status, body) =
+        desk.known(Operation::ChangePassword, "/auth/change-password", &carol, Some(&sent)).await;
+
+    assert_eq!((status, body), (200, json!({ "message": "Password changed successfully" })));
+    assert!(!desk.is_live(&carol).await);
+    let told = desk.feed("").await.revocations;
+    let generation = format!("revoked:{{{}}}:gen 2 ", carol.user);
+    assert!(told.iter().any(|message| message.starts_with(&generation)), "{told:?}");
+    desk.log_in("carol", "another_password_12").await;
+}
+
+#[tokio::test]
+async fn a_wrong_old_password_changes_nothing() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let carol = desk.log_in("carol", PASSWORD).await;
+
+    let sent = json!({ "old_password": "not the password", "new_password": "another_password_12" });
+    let (status, body) =
+        desk.known(Operation::ChangePassword, "/auth/change-password", &carol, Some(&sent)).await;
+
+    assert_eq!(status, 400);
+    assert_eq!(body["detail"], "Password change failed. Check your current password.");
+    assert!(desk.is_live(&carol).await);
+}
+
+#[tokio::test]
+async fn nobody_learns_from_a_profile_who_there_is() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let carol = desk.log_in("carol", PASSWORD).await;
+    let root = desk.identity(ROOT, Role::Admin);
+    let status = async |path: &str, who: &Identity| {
+        desk.known(Operation::ShowProfile, path, who, None).await.0
+    };
+
+    assert_eq!(status("/auth/users/Carol", &carol).await, 200);
+    assert_eq!(status("/auth/users/alice", &carol).await, 403);
+    assert_eq!(status("/auth/users/nobody", &carol).await, 403);
+    assert_eq!(status("/auth/users/alice", &root).await, 200);
+    assert_eq!(status("/auth/users/nobody", &root).await, 404);
+}
+
+#[tokio::test]
+async fn a_memory_goes_in_sealed_and_comes_out_to_its_owner() {
+    let desk = Desk::new().await;
+    let (alice, bob) = (desk.alice(), desk.bob());
+    let sent =
+        json!({ "content": "canary one", "thread_id": "canary two", "metadata": { "n": 1 } });
+
+    let (status, kept) = desk.remember(&alice, &sent).await;
+    let (_, hers) = desk.recall(&alice, "/memories?thread_id=canary%20two").await;
+    let (_, his) = desk.recall(&bob, "/memories").await;
+
+    assert_eq!((status, &kept["message"]), (200, &json!("Memory created successfully")));
+    assert_eq!(hers[0]["content"], "canary one");
+    assert_eq!(hers[0]["metadata"]["n"], 1);
+    assert_eq!(his, json!([]));
+    let dumped =
+        "SELECT memories::text FROM memoric.memories UNION ALL SELECT trail::text FROM audit.trail";
+    for row in desk.world.as_superuser(dumped).await {
+        assert!(!row.contains(&hex::encode("canary")) && !row.contains("canary"), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn anothers_memories_are_not_to_be_had() {
+    let desk = Desk::new().await;
+    let (alice, bob) = (desk.alice(), desk.bob());
+    let target = format!("/memories?user_id={}", alice.user);
+
+    let (status, body) = desk.recall(&bob, &target).await;
+
+    assert_eq!((status, &body["detail"]), (403, &json!("Insufficient permissions")));
+    assert_eq!(desk.recall(&alice, &target).await.0, 200, "one's own id is no other's");
+    assert_eq!(desk.recall(&desk.identity(ROOT, Role::Admin), &target).await.0, 501);
+}
+
+#[tokio::test]
+async fn what_does_not_open_is_never_served() {
+    let desk = Desk::new().await;
+    let alice = desk.alice();
+    desk.remember(&alice, &json!({ "content": "one" })).await;
+    desk.remember(&alice, &json!({ "content": "two" })).await;
+    let altered =
+        "UPDATE memoric.memories SET payload = other.payload FROM memoric.memories AS other
+                   WHERE memories.id = 1 AND other.id = 2";
+    let trusted = "ALTER TABLE memoric.memories DISABLE TRIGGER ALL";
+    desk.world.as_superuser(&format!("{trusted}; {altered}")).await;
+
+    let (status, body) = desk.recall(&alice, "/memories").await;
+
+    assert_eq!((status, &body["detail"]), (500, &json!("Decryption failed")));
+    assert_eq!(body["code"], "decryption_failed");
+}
+
+#[tokio::test]
+async fn a_request_that_comes_twice_is_served_once() {
+    let desk = Desk::new().await;
+    let alice = Caller::Known(desk.alice());
+    let request = RequestId::new();
+    let once = async || {
+        let sent = Some(json!({ "content": "once" }));
+        let asked = ("POST", "/memories", Operation::RememberMemory.name());
+        desk.send(asked, &alice, sent.as_ref(), request).await.0
+    };
+
+    assert_eq!((once().await, once().await), (200, 409));
+    assert_eq!(desk.recall(&desk.alice(), "/memories").await.1.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_trail_tells_admins_who_did_what_from_where() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let sent = json!({ "username": "carol", "password": "not the password" });
+    desk.anonymously(Operation::Login, &sent).await;
+    let sent = json!({ "username": "my own secret", "password": "x" });
+    desk.anonymously(Operation::Login, &sent).await;
+    let root = desk.identity(ROOT, Role::Admin);
+
+    let target = "/audit/logs?event_type=auth.login.failed&limit=1&offset=1";
+    let (status, page) = desk.known(Operation::ReadAudit, target, &root, None).await;
+    let all = "SELECT string_agg(trail::text, '') FROM audit.trail AS trail";
+
+    assert_eq!(status, 200);
+    assert_eq!(
+        (&page["total"], &page["limit"], &page["offset"]),
+        (&json!(2), &json!(1), &json!(1))
+    );
+    let row = page["logs"][0].as_object().unwrap();
+    assert_eq!(row.keys().collect::<Vec<_>>(), TRAIL_ROW);
+    assert_eq!((&row["username"], &row["ip_address"]), (&json!("carol"), &json!("203.0.113.7")));
+    let stored = desk.world.as_superuser(all).await.concat();
+    assert!(!stored.contains("203.0.113.7") && !stored.contains("my own secret"));
+}
+
+#[tokio::test]
+async fn the_feed_answers_as_soon_as_there_is_news() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let carol = desk.log_in("carol", PASSWORD).await;
+    let cursor = desk.feed("").await.cursor;
+    let sent = json!({ "old_password": PASSWORD, "new_password": "another_password_12" });
+
+    let query = format!("?cursor={cursor}&wait_ms=1000");
+    let began = Instant::now();
+    let (page, _) = tokio::join!(
+        desk.feed(&query),
+        desk.known(Operation::ChangePassword, "/auth/change-password", &carol, Some(&sent))
+    );
+
+    assert_eq!(page.revocations.len(), 1);
+    assert!(began.elapsed() < Duration::from_millis(950), "it did not wait to the end");
+}
+
+/// An API with a database of its own, in which there are Alice and Bob.
+struct Desk {
+    api: Api,
+    world: World,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let store = world.store.clone();
+        let key = EncryptionKey::Given(random_key().into());
+        let ring = Keyring::new(ring_key(&key).unwrap(), Vec::new());
+        ensure_right_key(&store, &ring).await.unwrap();
+        let secrets = service_secrets(&store, &ring).await.unwrap();
+        let vault = Arc::new(Vault::new(ring));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        // Nobody listens there: what is committed must not depend on it.
+        let redis = redis::Client::open("redis+unix:///nowhere/redis.sock").unwrap();
+        let failures = metrics.courier_failures.clone();
+        let app = App {
+            scribe: Scribe::new(Arc::clone(&vault), Arc::new(secrets), store.clone()),
+            passwords: Passwords::new(NonZeroUsize::MIN, 64).unwrap(),
+            tokens: Arc::new(Tokens::new(TokenSigner::hs256(SECRET), Duration::from_secs(3600))),
+            courier: Arc::new(Courier::new(redis, String::new(), failures).unwrap()),
+            registration: Registration::Open,
+            sealing: Sealing::On,
+            store,
+            vault,
+        };
+        let gatekeeper = Gatekeeper::new(AssertionKey::new(KEY));
+        Self { api: Api::new(app, gatekeeper, metrics), world }
+    }
+
+    async fn send(
+        &self,
+        (method, target, operation): (&str, &str, &str),
+        caller: &Caller,
+        sent: Option<&Value>,
+        request: RequestId,
+    ) -> (u16, Value) {
+        let client = Ipv4Addr::new(203, 0, 113, 7).into();
+        let assertion = Assertion { method, target, operation, request, client, caller };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let body = sent.map_or_else(Body::empty, |sent| Body::from(sent.to_string()));
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ASSERTION_HEADER, AssertionKey::new(KEY).sign(&assertion, now))
+            .body(body)
+            .unwrap();
+        let (head, body) = self.api.answer(request).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn ask(
+        &self,
+        operation: Operation,
+        target: &str,
+        caller: &Caller,
+        sent: Option<&Value>,
+    ) -> (u16, Value) {
+        let asked = (operation.method(), target, operation.name());
+        self.send(asked, caller, sent, RequestId::new()).await
+    }
+
+    async fn anonymously(&self, operation: Operation, sent: &Value) -> (u16, Value) {
+        self.ask(operation, operation.path(), &Caller::Anonymous, Some(sent)).await
+    }
+
+    async fn known(
+        &self,
+        operation: Operation,
+        target: &str,
+        who: &Identity,
+        sent: Option<&Value>,
+    ) -> (u16, Value) {
+        self.ask(operation, target, &Caller::Known(who.clone()), sent).await
+    }
+
+    async fn remember(&self, who: &Identity, sent: &Value) -> (u16, Value) {
+        self.known(Operation::RememberMemory, "/memories", who, Some(sent)).await
+    }
+
+    async fn recall(&self, who: &Identity, target: &str) -> (u16, Value) {
+        self.known(Operation::RecallMemories, target, who, None).await
+    }
+
+    async fn internally(&self, target: &str, operation: InternalOperation, who: Caller) -> Value {
+        let asked = ("GET", target, operation.name());
+        let (status, body) = self.send(asked, &who, None, RequestId::new()).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    async fn feed(&self, query: &str) -> FeedPage {
+        let target = format!("/internal/revocations{query}");
+        let operation = InternalOperation::FollowRevocations;
+        serde_json::from_value(self.internally(&target, operation, Caller::Anonymous).await)
+            .unwrap()
+    }
+
+    async fn is_live(&self, who: &Identity) -> bool {
+        let who = Caller::Known(who.clone());
+        self.internally("/internal/live", InternalOperation::CheckLive, who).await["live"] == true
+    }
+
+    async fn register(&self, name: &str) {
+        let email = format!("{name}@example.com");
+        let sent = json!({ "username": name, "email": email, "password": PASSWORD });
+        assert_eq!(self.anonymously(Operation::Register, &sent).await.0, 201);
+    }
+
+    /// Who the token of a login stands for.
+    async fn log_in(&self, name: &str, password: &str) -> Identity {
+        let sent = json!({ "username": name, "password": password });
+        let (status, body) = self.anonymously(Operation::Login, &sent).await;
+        assert_eq!(status, 200, "{body}");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let token = body["access_token"].as_str().unwrap();
+        TokenKeys::hs256(SECRET).verify(token, now).unwrap().identity().unwrap()
+    }
+
+    fn alice(&self) -> Identity {
+        self.identity(self.world.alice.0, Role::User)
+    }
+
+    fn bob(&self) -> Identity {
+        self.identity(self.world.bob.0, Role::User)
+    }
+
+    fn identity(&self, user: i64, role: Role) -> Identity {
+        Identity {
+            user: UserId(user),
+            roles: [role].into_iter().collect::<Roles>(),
+            namespace: None,
+            presented: memoric_contract::PresentedBy::AccessToken {
+                jti: uuid::Uuid::from_u128(1),
+                sid: uuid::Uuid::from_u128(2),
+                ctr: 0,
+                generation: 1,
+                expires_at: 2_000_000_000,
+            },
+        }
+    }
+}
+
+fn random_key() -> String {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).unwrap();
+    hex::encode(key)
+}
+
+/// The id of an admin who is neither Alice nor Bob.
+const ROOT: i64 = 1_000;
+
+const KEY: [u8; 32] = [7; 32];
+const SECRET: &[u8] = &[b's'; 64];
+const PASSWORD: &str = "secure_password_123";
+
+const PROFILE: [&str; 10] = [
+    "id",
+    "username",
+    "email",
+    "full_name",
+    "namespace",
+    "roles",
+    "is_active",
+    "is_verified",
+    "created_at",
+    "last_login_at",
+];
+
+const TRAIL_ROW: [&str; 26] = [
+    "id",
+    "event_type",
+    "severity",
+    "description",
+    "user_id",
+    "username",
+    "session_id",
+    "ip_address",
+    "user_agent",
+    "resource_type",
+    "resource_id",
+    "namespace",
+    "action",
+    "before_state",
+    "after_state",
+    "request_method",
+    "request_path",
+    "request_params",
+    "success",
+    "error_message",
+    "status_code",
+    "metadata",
+    "tags",
+    "timestamp",
+    "compliance_tags",
+    "retention_policy",
+];

@@ -1,0 +1,60 @@
+//! What handlers share.
+
+use std::sync::Arc;
+
+use memoric_config::schema::Registration;
+
+use crate::{
+    audit::Scribe, error::Chain, metrics::Metrics, passwords::Passwords, revocation::Courier,
+    seal::Sealing, store::Store, tokens::Tokens, vault::Vault,
+};
+
+/// Everything that a request may need, each part built once.
+#[derive(Clone)]
+pub(crate) struct App {
+    /// The database.
+    pub(crate) store: Store,
+    /// The keys of users.
+    pub(crate) vault: Arc<Vault>,
+    /// Makes records for the trail.
+    pub(crate) scribe: Scribe,
+    /// Hashes and verifies passwords.
+    pub(crate) passwords: Passwords,
+    /// Mints access tokens.
+    pub(crate) tokens: Arc<Tokens>,
+    /// Tells the gateways of revocations.
+    pub(crate) courier: Arc<Courier>,
+    /// Whether strangers may make themselves an account.
+    pub(crate) registration: Registration,
+    /// Whether what people said is sealed.
+    pub(crate) sealing: Sealing,
+}
+
+impl App {
+    /// Whether the database can be reached and answers.
+    pub(crate) async fn is_database_up(&self) -> bool {
+        match self.store.ping().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "the database does not answer");
+                false
+            }
+        }
+    }
+
+    /// Takes the measures that nobody takes along the way.
+    pub(crate) fn measure(&self, metrics: &Metrics) {
+        let pools = self.store.pools();
+        let roles =
+            [pools.app.usage(), pools.auth.usage(), pools.admin.usage(), pools.maintenance.usage()];
+        for usage in roles {
+            let gauge = |state, count| {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                metrics.database_connections.with_label_values(&[usage.role, state]).set(count);
+            };
+            gauge("resting", usage.resting);
+            gauge("free", usage.free);
+        }
+        metrics.passwords_waiting.set(i64::try_from(self.passwords.waiting()).unwrap_or(i64::MAX));
+    }
+}

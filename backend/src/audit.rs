@@ -1,0 +1,274 @@
+//! Records of what is done here, made safe and sealed before anybody writes them down.
+
+use std::{net::IpAddr, sync::Arc};
+
+use memoric_contract::{
+    CredentialKind, Identity, RequestId, UserId,
+    audit::{Emitter, EventType, Personal, Record, Severity, safe_text},
+};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::{
+    caller::Call,
+    seal::{Envelope, OpenError, Place, Purpose, Sealing, ServiceSecrets, seal},
+    store::{Store, TrailRow},
+    vault::{Vault, VaultError},
+};
+
+/// A record as the trail takes it: personal fields sealed, and hashed for those who search.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// What happened.
+    pub(crate) record: Record,
+    /// Who it was, sealed; nothing where there is nobody, or where they have been forgotten.
+    pub(crate) personal: Option<SealedPersonal>,
+    /// Stands for the address in searches.
+    pub(crate) address_hash: Option<[u8; 32]>,
+    /// Stands for the name in searches.
+    pub(crate) username_hash: Option<[u8; 32]>,
+}
+
+/// The personal fields of a record, and whose key opens them.
+#[derive(Clone, Debug)]
+pub(crate) struct SealedPersonal {
+    /// The sealed fields.
+    pub(crate) bytes: Vec<u8>,
+    /// A user, or the strangers of one month.
+    pub(crate) subject: i64,
+}
+
+/// Makes entries.
+#[derive(Clone)]
+pub(crate) struct Scribe {
+    vault: Arc<Vault>,
+    secrets: Arc<ServiceSecrets>,
+    store: Store,
+}
+
+/// Somebody's name, as far as it may be written down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Named<'a> {
+    /// The name of an account.
+    Known(&'a str),
+    /// A name as typed, which is nobody's. People type passwords there, so only its hash is kept.
+    Unknown(&'a str),
+    /// No name was given.
+    Not,
+}
+
+/// The personal fields as they are sealed.
+#[derive(Deserialize, Serialize)]
+struct Payload {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+}
+
+/// The record of a request, but for what came of it.
+pub(crate) fn about(call: &Call, event: EventType, status: u16) -> Record {
+    let known = call.known();
+    Record {
+        subject: known.map(|identity| identity.user),
+        credential: known.map(credential),
+        session: known.and_then(|identity| identity.presented.session()),
+        operation: call.operation(),
+        status: Some(status),
+        success: status < 400,
+        severity: if status < 400 { Severity::Info } else { Severity::Warning },
+        namespace: known.and_then(|identity| identity.namespace.clone()),
+        ..blank(call.request(), Emitter::Backend, event)
+    }
+}
+
+/// The record of what a person does at the command line, which is not a request of anybody's.
+pub(crate) fn at_the_console(command: &str, event: EventType) -> Record {
+    Record {
+        description: Some(format!("{command} at the console")),
+        ..blank(RequestId::new(), Emitter::Console, event)
+    }
+}
+
+impl Scribe {
+    pub(crate) fn new(vault: Arc<Vault>, secrets: Arc<ServiceSecrets>, store: Store) -> Self {
+        Self { vault, secrets, store }
+    }
+
+    /// Seals `record`, together with where the client of `call` is and how it is `named`.
+    ///
+    /// The personal fields are sealed for who acted; for whose account it was, where that is not
+    /// known; and for the strangers of this month otherwise.
+    pub(crate) async fn entry(
+        &self,
+        record: Record,
+        call: &Call,
+        named: Named<'_>,
+    ) -> Result<Entry, VaultError> {
+        let personal = personal(call, named);
+        let subject = match record.subject.or(record.owner) {
+            Some(user) => user.0,
+            None => strangers_of(record.occurred_at),
+        };
+        Ok(Entry {
+            address_hash: personal.address.map(|address| self.address_hash(address)),
+            username_hash: named.typed().map(|name| self.username_hash(name)),
+            personal: self.seal(&record, &personal, subject).await?,
+            record,
+        })
+    }
+
+    /// What the trail is searched by in place of an address.
+    pub(crate) fn address_hash(&self, address: IpAddr) -> [u8; 32] {
+        self.secrets.audit_hash("address", &address.to_canonical().to_string())
+    }
+
+    /// What the trail is searched by in place of a name.
+    pub(crate) fn username_hash(&self, name: &str) -> [u8; 32] {
+        self.secrets.audit_hash("username", &safe_text(name, LONGEST_NAME).to_lowercase())
+    }
+
+    /// What the trail keeps of one writing of a memory.
+    pub(crate) fn record_digest(&self, memory: Uuid, version: i64) -> [u8; 32] {
+        self.secrets.record_digest(memory, version)
+    }
+
+    /// The personal fields of a new session of `user`'s, sealed. Nothing where they are to be forgotten.
+    pub(crate) async fn session(
+        &self,
+        session: Uuid,
+        user: UserId,
+        call: &Call,
+    ) -> Result<Option<Vec<u8>>, VaultError> {
+        let key = self.vault.subject_key(&self.store, user.0).await?;
+        let Some(key) = key.as_ref() else { return Ok(None) };
+        let place = Place { purpose: Purpose::Session, owner: user.0, record: session, version: 0 };
+        Ok(Some(seal(Sealing::On, key, &place, &payload(&personal(call, Named::Not)))?))
+    }
+
+    /// The personal fields of a row of the trail, as far as they have not been forgotten.
+    pub(crate) fn reveal(&self, row: &TrailRow) -> Personal {
+        let Some((personal, wrapped)) = row.personal.as_ref().zip(row.wrapped.as_deref()) else {
+            return Personal::default();
+        };
+        let opened = self.vault.ring().subject_key(personal.subject, wrapped);
+        opened.and_then(|key| personal.open(row.event_id, &key)).unwrap_or_else(|error| {
+            // The rest of the trail must stay readable.
+            tracing::error!(event = %row.event_id, %error, "the personal fields of a record do not open");
+            Personal::default()
+        })
+    }
+
+    async fn seal(
+        &self,
+        record: &Record,
+        personal: &Personal,
+        subject: i64,
+    ) -> Result<Option<SealedPersonal>, VaultError> {
+        let key = self.vault.subject_key(&self.store, subject).await?;
+        let Some(key) = key.as_ref() else { return Ok(None) };
+        let bytes = seal(Sealing::On, key, &place(record.id(), subject), &payload(personal))?;
+        Ok(Some(SealedPersonal { bytes, subject }))
+    }
+}
+
+impl<'a> Named<'a> {
+    fn kept(self) -> Option<String> {
+        match self {
+            Self::Known(name) => Some(name.to_owned()),
+            Self::Unknown(_) | Self::Not => None,
+        }
+    }
+
+    fn typed(self) -> Option<&'a str> {
+        match self {
+            Self::Known(name) | Self::Unknown(name) => Some(name),
+            Self::Not => None,
+        }
+    }
+}
+
+impl SealedPersonal {
+    /// The fields, opened with the subject's `key`.
+    pub(crate) fn open(
+        &self,
+        event: Uuid,
+        key: &crate::seal::DataKey,
+    ) -> Result<Personal, OpenError> {
+        let opened =
+            Envelope::parse(&self.bytes)?.open(Sealing::On, key, &place(event, self.subject))?;
+        let Payload { address, user_agent, username } =
+            serde_json::from_slice(&opened).map_err(|_| OpenError::Forged)?;
+        Ok(Personal { address, user_agent, username })
+    }
+}
+
+fn blank(request: RequestId, emitter: Emitter, event: EventType) -> Record {
+    Record {
+        request,
+        emitter,
+        number: 0,
+        occurred_at: now(),
+        event,
+        severity: Severity::Info,
+        subject: None,
+        owner: None,
+        credential: None,
+        session: None,
+        operation: None,
+        action: None,
+        status: None,
+        success: true,
+        resource: None,
+        namespace: None,
+        description: None,
+        error_message: None,
+        metadata: None,
+        digest: None,
+    }
+}
+
+fn credential(identity: &Identity) -> (CredentialKind, String) {
+    (identity.presented.kind(), identity.presented.id())
+}
+
+fn personal(call: &Call, named: Named<'_>) -> Personal {
+    Personal {
+        address: Some(call.client().to_canonical()),
+        user_agent: call.user_agent().map(|agent| safe_text(agent, LONGEST_AGENT)),
+        username: named.kept(),
+    }
+}
+
+fn place(event: Uuid, subject: i64) -> Place {
+    Place { purpose: Purpose::Audit, owner: subject, record: event, version: 0 }
+}
+
+fn payload(personal: &Personal) -> Zeroizing<Vec<u8>> {
+    let Personal { address, user_agent, username } = personal.clone();
+    // Text and addresses always make JSON.
+    Zeroizing::new(
+        serde_json::to_vec(&Payload { address, user_agent, username }).unwrap_or_default(),
+    )
+}
+
+/// The subject that stands for the strangers of one month: -(yyyymm).
+fn strangers_of(time: OffsetDateTime) -> i64 {
+    -(i64::from(time.year()) * 100 + i64::from(u8::from(time.month())))
+}
+
+/// Now, to the microsecond, as the database will keep it.
+fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.replace_microsecond(now.microsecond()).unwrap_or(now)
+}
+
+/// Characters of a client's program that are kept.
+const LONGEST_AGENT: usize = 256;
+
+/// Characters of a name that are hashed. A longer one is nobody's.
+const LONGEST_NAME: usize = 256;

@@ -1,0 +1,159 @@
+//! Everything that must be as it should before a backend serves.
+
+use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
+
+use memoric_contract::token::TokenSigner;
+use thiserror::Error;
+
+use crate::{
+    accounts::{self, AccountError},
+    app::App,
+    audit::Scribe,
+    config::{Config, EncryptionKey, Listen},
+    metrics::Metrics,
+    migrate::{self, MigrateError},
+    passwords::{PasswordError, Passwords},
+    revocation::Courier,
+    seal::{
+        KeyFileError, KeyTextError, Keyring, RingKey, SealError, Sealing, ServiceError, ServiceKey,
+        ServiceSecrets,
+    },
+    store::{Pools, Store, StoreError, TlsError},
+    tokens::Tokens,
+    vault::Vault,
+};
+
+/// Why a backend does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The place where the gateway connects is taken, or not ours to take.
+    #[error("backend.listen: {at} cannot be listened on")]
+    Listen {
+        /// The place.
+        at: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The private port is taken, or not ours to take.
+    #[error("backend.metrics: {at} cannot be listened on")]
+    Metrics {
+        /// The port.
+        at: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The database, a key or a secret is not as it must be.
+    #[error(transparent)]
+    #[expect(private_interfaces, reason = "opaque to callers; they read the message")]
+    Unfit(#[from] Unfit),
+}
+
+/// What is not as it must be.
+#[derive(Debug, Error)]
+pub(crate) enum Unfit {
+    #[error(transparent)]
+    Schema(#[from] MigrateError),
+    #[error(transparent)]
+    Database(#[from] StoreError),
+    #[error("database.ca")]
+    Tls(#[from] TlsError),
+    #[error("MEMORIC_ENCRYPTION_KEY")]
+    KeyText(#[from] KeyTextError),
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    #[error(
+        "Decryption failed: MEMORIC_ENCRYPTION_KEY is not the key that this database was sealed with"
+    )]
+    WrongKey,
+    #[error("Decryption failed")]
+    Secrets(#[from] ServiceError),
+    #[error("a key could not be made")]
+    Unmade(#[from] SealError),
+    #[error("passwords cannot be hashed")]
+    Passwords(#[from] PasswordError),
+    #[error("redis.url")]
+    Redis(#[from] redis::RedisError),
+    #[error("the metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    #[error("CREATE_ADMIN")]
+    FirstAdmin(#[from] AccountError),
+}
+
+/// Opens the database and the keys, and makes the first admin if one is asked for.
+pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfit> {
+    let store = Store::new(Pools::new(&config.database)?);
+    migrate::ensure_compatible(&store.pools().auth).await?;
+    store.register_context_key().await?;
+
+    let ring = Keyring::new(ring_key(&config.encryption_key)?, Vec::new());
+    ensure_right_key(&store, &ring).await?;
+    let secrets = Arc::new(service_secrets(&store, &ring).await?);
+    let vault = Arc::new(Vault::new(ring));
+
+    let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let app = App {
+        scribe: Scribe::new(Arc::clone(&vault), secrets, store.clone()),
+        passwords: Passwords::new(cores, config.password_queue.get())?,
+        tokens: Arc::new(Tokens::new(
+            TokenSigner::hs256(config.signing_secret.expose()),
+            config.access_token_ttl,
+        )),
+        courier: Arc::new(Courier::new(
+            config.redis.clone(),
+            config.redis_prefix.clone(),
+            metrics.courier_failures.clone(),
+        )?),
+        registration: config.registration,
+        sealing: Sealing::of(config.seals_content),
+        store,
+        vault,
+    };
+    if let Some(admin) = &config.first_admin {
+        accounts::ensure_first_admin(&app.store, &app.passwords, admin).await?;
+    }
+    Ok(app)
+}
+
+impl StartError {
+    pub(super) fn listen(listen: &Listen, source: io::Error) -> Self {
+        let at = match listen {
+            Listen::Socket(path) => path.display().to_string(),
+            Listen::Loopback(address) => address.to_string(),
+        };
+        Self::Listen { at, source }
+    }
+}
+
+/// The key-encryption key, from where the settings say it is.
+pub(crate) fn ring_key(from: &EncryptionKey) -> Result<RingKey, Unfit> {
+    use secrecy::ExposeSecret as _;
+
+    match from {
+        EncryptionKey::Given(text) => Ok(RingKey::parse(text.expose_secret())?),
+        EncryptionKey::Generated(path) => Ok(RingKey::read_or_create(path)?),
+    }
+}
+
+/// Tells a wrong but valid key from the right one, before anything is sealed with it.
+pub(crate) async fn ensure_right_key(store: &Store, ring: &Keyring) -> Result<(), Unfit> {
+    let first = ring.first();
+    let entries = store.ring_entries(&first.id().0, &first.check_value()).await?;
+    let is_ours = |(id, check): &(Vec<u8>, Vec<u8>)| *id == first.id().0 && first.matches(check);
+    if entries.iter().any(is_ours) { Ok(()) } else { Err(Unfit::WrongKey) }
+}
+
+/// The service's own secrets, made at the first start.
+pub(crate) async fn service_secrets(
+    store: &Store,
+    ring: &Keyring,
+) -> Result<ServiceSecrets, Unfit> {
+    let mut wrapped = Vec::with_capacity(ServiceKey::ALL.len());
+    for which in ServiceKey::ALL {
+        let (_, candidate) = ring.new_service_secret(which)?;
+        wrapped.push((which, store.service_key(which.number(), &candidate).await?));
+    }
+    let find = |which| {
+        wrapped.iter().find(|(known, _)| *known == which).map(|(_, bytes)| bytes.as_slice())
+    };
+    Ok(ServiceSecrets::open(ring, find)?)
+}

@@ -1,0 +1,301 @@
+//! From the gateway's assertion to who asks for what.
+
+use std::{net::IpAddr, time::SystemTime};
+
+use axum::http::{HeaderMap, Method, Uri, header::USER_AGENT, request::Parts};
+use memoric_contract::{
+    ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, Demands, Identity, InternalOperation,
+    Operation, RequestId, VerifiedAssertion,
+};
+
+use crate::error::ApiError;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Asked {
+    /// Something for a client.
+    Public(Operation),
+    /// Something for the gateway itself.
+    Internal(InternalOperation),
+}
+
+/// One request that the gateway vouches for. [`Gatekeeper::admit`] is its only maker.
+pub(crate) struct Call {
+    asked: Asked,
+    assertion: VerifiedAssertion,
+    parts: Parts,
+}
+
+/// Lets in what the gateway vouches for, and nothing else.
+pub(crate) struct Gatekeeper {
+    key: AssertionKey,
+}
+
+impl Gatekeeper {
+    /// Believes what is signed with `key`.
+    pub(crate) fn new(key: AssertionKey) -> Self {
+        Self { key }
+    }
+
+    /// Admits a request whose assertion names exactly its method, its target and its operation.
+    pub(crate) fn admit(&self, parts: Parts, now: SystemTime) -> Result<Call, ApiError> {
+        let asked = Asked::at(&parts.method, &parts.uri).ok_or(ApiError::NoAssertion)?;
+        let header = sole_assertion(&parts.headers).ok_or(ApiError::NoAssertion)?;
+        let target = parts.uri.to_string();
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let assertion =
+            self.key.verify(header, (parts.method.as_str(), &target), asked.name(), now)?;
+        Ok(Call { asked, assertion, parts })
+    }
+}
+
+impl Asked {
+    fn at(method: &Method, uri: &Uri) -> Option<Self> {
+        let internal = || {
+            let is_here =
+                |each: &InternalOperation| *method == Method::GET && each.path() == uri.path();
+            InternalOperation::ALL.into_iter().find(is_here).map(Self::Internal)
+        };
+        Operation::at(method.as_str(), uri.path()).map(Self::Public).or_else(internal)
+    }
+
+    /// Its name in the assertion, in logs and in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Public(operation) => operation.name(),
+            Self::Internal(operation) => operation.name(),
+        }
+    }
+}
+
+impl Call {
+    /// What is asked for.
+    pub(crate) fn asked(&self) -> Asked {
+        self.asked
+    }
+
+    /// The operation of a client, where it is one.
+    pub(crate) fn operation(&self) -> Option<Operation> {
+        match self.asked {
+            Asked::Public(operation) => Some(operation),
+            Asked::Internal(_) => None,
+        }
+    }
+
+    /// The name of what is asked for.
+    pub(crate) fn operation_name(&self) -> &'static str {
+        self.asked.name()
+    }
+
+    /// The request that this is.
+    pub(crate) fn request(&self) -> RequestId {
+        self.assertion.request()
+    }
+
+    /// Where the client connects from.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.assertion.client()
+    }
+
+    /// The client's program, by its own word.
+    pub(crate) fn user_agent(&self) -> Option<&str> {
+        self.parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok())
+    }
+
+    /// For whom it is made, if for anyone in particular.
+    pub(crate) fn known(&self) -> Option<&Identity> {
+        match self.assertion.caller() {
+            Caller::Known(identity) => Some(identity),
+            Caller::Anonymous => None,
+        }
+    }
+
+    /// For whom it is made.
+    pub(crate) fn identity(&self) -> Result<&Identity, ApiError> {
+        self.known().ok_or(ApiError::NobodyKnown)
+    }
+
+    /// The headers, of which only those about the body are of any use.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The path and query, as forwarded.
+    pub(crate) fn target(&self) -> &Uri {
+        &self.parts.uri
+    }
+
+    /// The last segment of the path, for operations in whose path it varies.
+    pub(crate) fn last_segment(&self) -> &str {
+        self.parts.uri.path().rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Refuses what the caller may not ask for.
+    ///
+    /// The gateway has decided this already, from the same table; a mistake there is not one here.
+    pub(crate) fn ensure_permitted(&self) -> Result<(), ApiError> {
+        let Some(operation) = self.operation() else { return Ok(()) };
+        if operation.answered_by() == AnsweredBy::Gateway {
+            return Err(ApiError::NotHere);
+        }
+        match operation.demands() {
+            Demands::Nothing | Demands::Refresh => Ok(()),
+            Demands::Access => {
+                let roles = self.identity()?.roles;
+                let may = operation.needs().is_none_or(|permission| roles.allow(permission));
+                if may { Ok(()) } else { Err(ApiError::Forbidden) }
+            }
+        }
+    }
+}
+
+/// The assertion, if there is exactly one.
+fn sole_assertion(headers: &HeaderMap) -> Option<&str> {
+    let mut assertions = headers.get_all(ASSERTION_HEADER).iter();
+    let first = assertions.next()?;
+    if assertions.next().is_some() {
+        return None;
+    }
+    first.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::http::Request;
+    use memoric_contract::{Assertion, AssertionError, PresentedBy, Role, UserId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn who_asks_for_what_comes_from_the_assertion_alone() {
+        let parts = request(
+            "GET",
+            "/memories?top_k=3",
+            &[&signed("GET", "/memories?top_k=3", "recall_memories", &alice())],
+        );
+
+        let call = gatekeeper().admit(parts, now()).unwrap();
+
+        assert_eq!(call.identity().unwrap().user, UserId(3));
+        assert_eq!(call.asked(), Asked::Public(Operation::RecallMemories));
+        call.ensure_permitted().unwrap();
+    }
+
+    #[test]
+    fn what_nobody_vouches_for_is_refused() {
+        let good = signed("GET", "/memories", "recall_memories", &alice());
+        let cases: [(&str, &str, Vec<&str>); 6] = [
+            ("GET", "/memories", vec![]),
+            ("GET", "/memories", vec!["nonsense"]),
+            ("GET", "/memories", vec![&good, &good]),
+            ("HEAD", "/memories", vec![&good]),
+            ("GET", "/nowhere", vec![&good]),
+            ("POST", "/internal/health", vec![&good]),
+        ];
+        for (method, target, assertions) in cases {
+            let refused =
+                gatekeeper().admit(request(method, target, &assertions), now()).err().unwrap();
+            assert_eq!(refused.status().as_u16(), 401, "{method} {target} {assertions:?}");
+        }
+    }
+
+    #[test]
+    fn an_assertion_for_one_thing_is_worth_nothing_for_another() {
+        let good = signed("GET", "/memories", "recall_memories", &alice());
+        let elsewhere = [
+            ("POST", "/memories"),
+            ("GET", "/memories?user_id=4"),
+            ("GET", "/audit/logs"),
+            ("GET", "/internal/live"),
+        ];
+        for (method, target) in elsewhere {
+            let refused =
+                gatekeeper().admit(request(method, target, &[&good]), now()).err().unwrap();
+            assert!(
+                matches!(refused, ApiError::Assertion(AssertionError::Misdirected)),
+                "{method} {target}: {refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_by_another_spelling_is_another_target() {
+        let good = signed("GET", "/memories", "recall_memories", &alice());
+        for target in ["http://elsewhere/memories", "/memories?"] {
+            assert!(
+                gatekeeper().admit(request("GET", target, &[&good]), now()).is_err(),
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_gateway_let_through_by_mistake_is_refused_here() {
+        let refused = |method: &str, target: &str, operation: &str, caller: &Caller| {
+            let parts = request(method, target, &[&signed(method, target, operation, caller)]);
+            let call = gatekeeper().admit(parts, now()).unwrap();
+            call.ensure_permitted().err().map(|refused| refused.status().as_u16())
+        };
+        assert_eq!(
+            refused("GET", "/audit/logs", "read_audit", &alice()),
+            Some(403),
+            "not an admin"
+        );
+        assert_eq!(refused("GET", "/audit/logs", "read_audit", &Caller::Anonymous), Some(401));
+        assert_eq!(refused("POST", "/auth/login", "login", &Caller::Anonymous), None);
+        assert_eq!(
+            refused("GET", "/health", "show_health", &Caller::Anonymous),
+            Some(404),
+            "the gateway's own"
+        );
+    }
+
+    fn gatekeeper() -> Gatekeeper {
+        Gatekeeper::new(AssertionKey::new([7; 32]))
+    }
+
+    fn request(method: &str, target: &str, assertions: &[&str]) -> Parts {
+        let mut request = Request::builder().method(method).uri(target);
+        for assertion in assertions {
+            request = request.header(ASSERTION_HEADER, *assertion);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn signed(method: &str, target: &str, operation: &str, caller: &Caller) -> String {
+        let client = [127, 0, 0, 1].into();
+        let assertion = Assertion {
+            method,
+            target,
+            operation,
+            request: RequestId(Uuid::from_u128(5)),
+            client,
+            caller,
+        };
+        AssertionKey::new([7; 32]).sign(&assertion, NOW)
+    }
+
+    fn alice() -> Caller {
+        Caller::Known(Identity {
+            user: UserId(3),
+            roles: [Role::User].into_iter().collect(),
+            namespace: None,
+            presented: PresentedBy::AccessToken {
+                jti: Uuid::from_u128(1),
+                sid: Uuid::from_u128(2),
+                ctr: 0,
+                generation: 1,
+                expires_at: NOW + 3600,
+            },
+        })
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)
+    }
+
+    const NOW: u64 = 1_800_000_000;
+}

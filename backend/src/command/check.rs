@@ -1,0 +1,88 @@
+//! `check`: the settings in force, and whether everything they lead to is there.
+
+use std::error::Error;
+
+use memoric_config::Loaded;
+
+use super::{Console, Failure};
+use crate::{
+    backend::{ensure_right_key, ring_key},
+    config::{Config, EncryptionKey},
+    error::Chain,
+    metrics::Metrics,
+    migrate,
+    revocation::Courier,
+    seal::{Keyring, ServiceKey},
+    store::{Pools, Store},
+};
+
+/// What was tried, line by line.
+#[derive(Default)]
+struct Report {
+    failed: usize,
+}
+
+pub(super) fn run(console: &Console) -> Result<(), Failure> {
+    let loaded = Loaded { settings: console.settings.clone(), origins: console.origins.clone() };
+    say!("{}", memoric_config::report(&loaded, &console.environment)?);
+    let config = console.backend()?;
+    let failed = console.block_on(async { Ok(try_all(&config).await?.failed) })?;
+    match failed {
+        0 => Ok(()),
+        1 => Err(Failure::because("1 check failed")),
+        several => Err(Failure::because(format!("{several} checks failed"))),
+    }
+}
+
+async fn try_all(config: &Config) -> Result<Report, Failure> {
+    let mut report = Report::default();
+    let store = Store::new(Pools::new(&config.database)?);
+    let pools = store.pools();
+    report.tell("database as memoric_app", pools.app.ping().await);
+    report.tell("database as memoric_auth", pools.auth.ping().await);
+    report.tell("database as memoric_admin", pools.admin.ping().await);
+    report.tell("database as memoric_maintenance", pools.maintenance.ping().await);
+    report.tell("schema", migrate::ensure_compatible(&pools.auth).await);
+
+    try_key(&mut report, &store, &config.encryption_key).await;
+
+    let failures = Metrics::new()?.courier_failures;
+    let courier = Courier::new(config.redis.clone(), config.redis_prefix.clone(), failures)?;
+    report.tell("redis", courier.ping().await);
+
+    match migrate::findings(pools).await {
+        Ok(findings) => findings.iter().for_each(|finding| say!("note    {}", finding.0)),
+        Err(error) => report.tell("rights in the database", Err::<(), _>(error)),
+    }
+    Ok(report)
+}
+
+/// Holds the key against the database, and makes neither: that is for the first start.
+async fn try_key(report: &mut Report, store: &Store, from: &EncryptionKey) {
+    if let EncryptionKey::Generated(path) = from
+        && !path.exists()
+    {
+        return say!("note    the first start will make an encryption key in {}", path.display());
+    }
+    let ring = match ring_key(from) {
+        Ok(key) => Keyring::new(key, Vec::new()),
+        Err(error) => return report.tell("encryption key", Err::<(), _>(error)),
+    };
+    match store.has_service_key(ServiceKey::AuditHash.number()).await {
+        Ok(true) => report.tell("encryption key", ensure_right_key(store, &ring).await),
+        Ok(false) => say!("note    nothing was sealed in this database yet"),
+        Err(error) => report.tell("encryption key", Err::<(), _>(error)),
+    }
+}
+
+impl Report {
+    fn tell<E: Error + 'static>(&mut self, what: &str, tried: Result<(), E>) {
+        match tried {
+            Ok(()) => say!("ok      {what}"),
+            Err(error) => {
+                self.failed += 1;
+                say!("failed  {what}: {}", Chain(&error));
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! `user`: accounts, made and changed by whoever may run this program.
+
+use std::{
+    io::{self, IsTerminal as _, Read as _},
+    num::NonZeroUsize,
+    path::PathBuf,
+};
+
+use clap::{Args, Subcommand};
+use memoric_contract::{Role, Roles};
+use secrecy::SecretString;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{Console, Failure};
+use crate::{
+    accounts::{self, AccountError, Wanted},
+    config::{Database, FirstAdmin},
+    memories::stored_time,
+    metrics::Metrics,
+    migrate,
+    passwords::Passwords,
+    people::{Email, FullName, Namespace, UserRef, Username},
+    revocation::Courier,
+    store::{Account, Pools, Store},
+};
+
+/// What can be done with accounts.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Makes an account. The password is asked for, unless it comes otherwise.
+    Create(Create),
+    /// Shows every account.
+    List {
+        /// As JSON, one account per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows one account.
+    Show {
+        #[command(flatten)]
+        who: Who,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Gives a user other roles, and ends their sessions.
+    SetRoles {
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        roles: RoleNames,
+    },
+    /// Lets a user in no more, and ends their sessions.
+    Deactivate {
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Lets a user in again.
+    Activate {
+        #[command(flatten)]
+        who: Who,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// 3 to 50 letters, digits, _ and -, not all of them digits.
+    #[arg(long)]
+    username: String,
+    #[arg(long)]
+    email: String,
+    #[command(flatten)]
+    roles: RoleNames,
+    #[arg(long)]
+    full_name: Option<String>,
+    /// The group of users that this one belongs to.
+    #[arg(long)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    password: PasswordSource,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Who {
+    /// A user name, or an id if it is all digits.
+    #[arg(long = "user", value_name = "NAME|ID")]
+    user: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RoleNames {
+    /// admin, user or readonly; several are separated by commas.
+    #[arg(long = "role", alias = "roles", value_name = "ROLE", required = true, value_delimiter = ',', value_parser = role)]
+    roles: Vec<Role>,
+}
+
+/// Where a password comes from. Never an argument: those are for everybody on the machine to see.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct PasswordSource {
+    /// Reads the password from standard input.
+    #[arg(long)]
+    password_stdin: bool,
+    /// Reads the password from a file.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+/// What the commands work with.
+struct Desk {
+    store: Store,
+    courier: Courier,
+}
+
+pub(super) fn run(console: &Console, command: Command) -> Result<(), Failure> {
+    console.block_on(async {
+        let desk = Desk::open(console).await?;
+        match command {
+            Command::Create(wanted) => desk.create(wanted).await,
+            Command::List { json } => desk.list(json).await,
+            Command::Show { who, json } => desk.show(&who, json).await,
+            Command::SetRoles { who, roles } => desk.set_roles(&who, &roles).await,
+            Command::Deactivate { who } => desk.deactivate(&who).await,
+            Command::Activate { who } => desk.activate(&who).await,
+        }
+    })
+}
+
+/// Makes the admin that `CREATE_ADMIN` asks for, if it asks for one.
+pub(super) fn make_first_admin(console: &Console) -> Result<(), Failure> {
+    let Some(admin) = FirstAdmin::new(&console.environment)? else { return Ok(()) };
+    console.block_on(async {
+        let desk = Desk::open(console).await?;
+        let passwords = Passwords::new(NonZeroUsize::MIN, 0)?;
+        if accounts::ensure_first_admin(&desk.store, &passwords, &admin).await? {
+            say!("created {} (admin)", admin.username);
+        }
+        Ok(())
+    })
+}
+
+impl Desk {
+    async fn open(console: &Console) -> Result<Self, Failure> {
+        let database = Database::new(&console.settings.database, &console.environment)?;
+        let redis = memoric_config::redis::client(&console.settings.redis, &console.environment)?;
+        let store = Store::new(Pools::new(&database)?);
+        migrate::ensure_compatible(&store.pools().auth).await?;
+        store.register_context_key().await?;
+        let failures = Metrics::new()?.courier_failures;
+        let courier = Courier::new(redis, console.settings.redis.prefix.clone(), failures)?;
+        Ok(Self { store, courier })
+    }
+
+    async fn create(&self, wanted: Create) -> Result<(), Failure> {
+        let wanted = Wanted {
+            username: Username::parse(&wanted.username).map_err(AccountError::from)?,
+            email: Email::parse(&wanted.email).map_err(AccountError::from)?,
+            full_name: wanted
+                .full_name
+                .as_deref()
+                .map(FullName::parse)
+                .transpose()
+                .map_err(AccountError::from)?,
+            namespace: wanted
+                .namespace
+                .as_deref()
+                .map(Namespace::parse)
+                .transpose()
+                .map_err(AccountError::from)?,
+            roles: wanted.roles.set(),
+            password: wanted.password.read()?,
+        };
+        let passwords = Passwords::new(NonZeroUsize::MIN, 0)?;
+        let account = accounts::create(&self.store, &passwords, wanted).await?;
+        say!("created {} (id {}, {})", account.username, account.id, names(account.roles));
+        Ok(())
+    }
+
+    async fn list(&self, json: bool) -> Result<(), Failure> {
+        let accounts = self.store.list_users().await?;
+        if json {
+            accounts.iter().for_each(|account| say!("{}", as_json(account)));
+            return Ok(());
+        }
+        say!("{:>6}  {:<24} {:<32} {:<16} {}", "id", "user", "e-mail", "roles", "active");
+        for account in &accounts {
+            let active = if account.is_active { "yes" } else { "no" };
+            say!(
+                "{:>6}  {:<24} {:<32} {:<16} {active}",
+                account.id,
+                account.username,
+                account.email,
+                names(account.roles)
+            );
+        }
+        Ok(())
+    }
+
+    async fn show(&self, who: &Who, json: bool) -> Result<(), Failure> {
+        let account = self.find(who).await?;
+        if json {
+            say!("{}", as_json(&account));
+            return Ok(());
+        }
+        let never = || "-".to_owned();
+        say!("id          {}", account.id);
+        say!("user        {}", account.username);
+        say!("e-mail      {}", account.email);
+        say!("full name   {}", account.full_name.as_deref().unwrap_or("-"));
+        say!("namespace   {}", account.namespace.as_deref().unwrap_or("-"));
+        say!("roles       {}", names(account.roles));
+        say!("active      {}", if account.is_active { "yes" } else { "no" });
+        say!("created     {}", stored_time(account.created_at));
+        say!("last login  {}", account.last_login_at.map_or_else(never, stored_time));
+        Ok(())
+    }
+
+    async fn set_roles(&self, who: &Who, roles: &RoleNames) -> Result<(), Failure> {
+        let account = self.find(who).await?;
+        let ended = accounts::set_roles(&self.store, account.id, roles.set()).await?;
+        self.courier.carry(&[ended]).await;
+        say!("{} is now {}; their sessions have ended", account.username, names(roles.set()));
+        Ok(())
+    }
+
+    async fn deactivate(&self, who: &Who) -> Result<(), Failure> {
+        let account = self.find(who).await?;
+        let ended = accounts::deactivate(&self.store, account.id).await?;
+        self.courier.carry(&[ended]).await;
+        say!("{} is deactivated; their sessions have ended", account.username);
+        Ok(())
+    }
+
+    async fn activate(&self, who: &Who) -> Result<(), Failure> {
+        let account = self.find(who).await?;
+        accounts::activate(&self.store, account.id).await?;
+        say!("{} is active", account.username);
+        Ok(())
+    }
+
+    async fn find(&self, who: &Who) -> Result<Account, Failure> {
+        let who = UserRef::parse(&who.user).map_err(AccountError::from)?;
+        Ok(accounts::find(&self.store, &who).await?)
+    }
+}
+
+impl RoleNames {
+    fn set(&self) -> Roles {
+        self.roles.iter().copied().collect()
+    }
+}
+
+impl PasswordSource {
+    fn read(&self) -> Result<SecretString, Failure> {
+        let password = match &self.password_file {
+            Some(path) => {
+                let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
+                    Failure::because(format!("{} could not be read: {error}", path.display()))
+                })?);
+                first_line(&text)
+            }
+            None if self.password_stdin => {
+                let mut text = Zeroizing::new(String::new());
+                io::stdin().take(LONGEST_INPUT).read_to_string(&mut text)?;
+                first_line(&text)
+            }
+            None => prompt()?,
+        };
+        use secrecy::ExposeSecret as _;
+        if password.expose_secret().is_empty() || password.expose_secret().contains('\0') {
+            return Err(Failure::because("the password is empty or holds a NUL character"));
+        }
+        Ok(password)
+    }
+}
+
+/// Asks twice, on the terminal.
+fn prompt() -> Result<SecretString, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::because(
+            "there is no terminal to ask for a password: use --password-stdin or --password-file",
+        ));
+    }
+    let once = Zeroizing::new(rpassword::prompt_password("Password: ")?);
+    let again = Zeroizing::new(rpassword::prompt_password("Again: ")?);
+    if *once != *again {
+        return Err(Failure::because("the two passwords are not the same"));
+    }
+    Ok(SecretString::from(once.as_str()))
+}
+
+/// A password is one line; what an editor or `echo` puts behind it is not part of it.
+fn first_line(text: &str) -> SecretString {
+    SecretString::from(text.lines().next().unwrap_or_default())
+}
+
+fn as_json(account: &Account) -> serde_json::Value {
+    json!({
+        "id": account.id,
+        "username": account.username,
+        "email": account.email,
+        "full_name": account.full_name,
+        "namespace": account.namespace,
+        "roles": account.roles,
+        "is_active": account.is_active,
+        "is_verified": account.is_verified,
+        "created_at": stored_time(account.created_at),
+        "last_login_at": account.last_login_at.map(stored_time),
+    })
+}
+
+fn names(roles: Roles) -> String {
+    roles.iter().map(Role::name).collect::<Vec<_>>().join(",")
+}
+
+fn role(name: &str) -> Result<Role, String> {
+    let known = || Role::ALL.map(Role::name).join(", ");
+    Role::named(name).ok_or_else(|| format!("roles are {}", known()))
+}
+
+/// Bytes: more than any password takes.
+const LONGEST_INPUT: u64 = 4096;

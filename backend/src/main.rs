@@ -1,0 +1,10 @@
+//! The backend of Memoric as a program.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    memoric_backend::command::run()
+}

@@ -1,0 +1,272 @@
+//! The signed tenant context: who acts on whose rows, which PostgreSQL believes for ten seconds.
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use memoric_contract::UserId;
+use sha2::Sha256;
+use tokio::{sync::Notify, time::sleep};
+use zeroize::Zeroizing;
+
+use super::pool::{Auth, Pool, StoreError};
+
+/// Who acts, on whose rows, as what and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Context {
+    /// Who acts.
+    pub(crate) user: UserId,
+    /// Whose rows are meant: the same user, except for admins.
+    pub(crate) target: UserId,
+    /// The strongest role of the user, or `readonly` where nothing may be written.
+    pub(crate) role: &'static str,
+    /// The namespace that an admin put the user in.
+    pub(crate) namespace: Option<String>,
+    /// What it is for, in lower-case letters, digits and `_`.
+    pub(crate) purpose: &'static str,
+}
+
+/// This process's key, and whether the database knows it.
+///
+/// The key is made anew twice a day. The one before it stays valid until its own end, so
+/// that contexts under way are still believed.
+#[derive(Default)]
+pub(crate) struct Signer {
+    current: RwLock<Option<Arc<Registered>>>,
+    refused: Notify,
+}
+
+/// A key that signs contexts.
+struct ContextKey {
+    kid: String,
+    secret: Zeroizing<[u8; 32]>,
+}
+
+struct Registered {
+    key: ContextKey,
+    at: Instant,
+}
+
+impl Signer {
+    /// Makes a new key, and uses it once the database has it.
+    pub(crate) async fn register(&self, auth: &Pool<Auth>) -> Result<(), StoreError> {
+        let key = ContextKey::generate()?;
+        let at = Instant::now();
+        auth.call(REGISTER, &[&key.kid, &key.secret.as_slice()]).await?;
+        let registered = Arc::new(Registered { key, at });
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(registered);
+        Ok(())
+    }
+
+    /// Keeps a key registered, for as long as it is polled.
+    pub(crate) async fn keep(&self, auth: &Pool<Auth>) {
+        loop {
+            tokio::select! {
+                () = sleep(self.until_renewal()) => {}
+                () = self.refused.notified() => {}
+            }
+            if let Err(error) = self.register(auth).await {
+                tracing::error!(%error, "the context key could not be registered");
+            }
+            // However often a context is refused, the database is not asked more often than this.
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Signs a context for one connection.
+    pub(super) fn sign(
+        &self,
+        pid: i32,
+        context: &Context,
+        now: SystemTime,
+    ) -> Result<String, StoreError> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let registered = current.ok_or(StoreError::Unsigned("no key is registered"))?;
+        if registered.at.elapsed() >= LIFE {
+            return Err(StoreError::Unsigned("the key has expired"));
+        }
+        let epoch = now
+            .duration_since(UNIX_EPOCH)
+            .map_err(|_| StoreError::Unsigned("the clock is before 1970"))?;
+        registered.key.sign(pid, context, epoch.as_secs() + BELIEVED)
+    }
+
+    /// Tells [`Signer::keep`] that the database does not know our key, as after a fail-over.
+    pub(super) fn was_refused(&self) {
+        self.refused.notify_one();
+    }
+
+    /// Signs from now on with a key that no database knows.
+    #[cfg(test)]
+    pub(crate) fn forget_and_forge(&self) {
+        let forged = Registered { key: ContextKey::generate().unwrap(), at: Instant::now() };
+        *self.current.write().unwrap() = Some(Arc::new(forged));
+    }
+
+    fn until_renewal(&self) -> Duration {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current
+            .as_ref()
+            .map_or(Duration::ZERO, |registered| RENEWAL.saturating_sub(registered.at.elapsed()))
+    }
+}
+
+impl ContextKey {
+    fn generate() -> Result<Self, StoreError> {
+        let no_randomness = |_| StoreError::Unsigned("the system has no randomness");
+        let mut kid = [0; 8];
+        let mut secret = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut kid).map_err(no_randomness)?;
+        getrandom::fill(secret.as_mut_slice()).map_err(no_randomness)?;
+        Ok(Self { kid: hex::encode(kid), secret })
+    }
+
+    fn sign(&self, pid: i32, context: &Context, expiry: u64) -> Result<String, StoreError> {
+        let Context { user, target, role, namespace, purpose } = context;
+        if !is_word(role) || !is_word(purpose) {
+            return Err(StoreError::Unsigned("a role or purpose is not a word"));
+        }
+        // In hex, so that no namespace can hold the separator.
+        let namespace = hex::encode(namespace.as_deref().unwrap_or_default());
+        let mut signed =
+            format!("{}.{pid}.{user}.{target}.{role}.{namespace}.{purpose}.{expiry}", self.kid);
+
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_slice())
+            .map_err(|_| StoreError::Unsigned("the key has the wrong length"))?;
+        mac.update(signed.as_bytes());
+        let mac = hex::encode(mac.finalize().into_bytes());
+        write!(signed, ".{mac}").map_err(|_| StoreError::Unsigned("the context does not fit"))?;
+        Ok(signed)
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+const REGISTER: &str = "SELECT sec.register_key($1, $2, interval '24 hours')";
+
+/// Seconds for which a context is believed.
+const BELIEVED: u64 = 10;
+
+/// When a key is too old to sign with: before the database forgets it.
+const LIFE: Duration = Duration::from_secs(23 * 3600);
+
+/// When a new key is made.
+const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+
+/// Between two tries to register a key.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::store::pool::{Pools, cluster::Cluster};
+
+    #[test]
+    fn a_context_is_signed_as_written() {
+        let key =
+            ContextKey { kid: "0011223344556677".to_owned(), secret: Zeroizing::new([0x2a; 32]) };
+
+        let signed = key.sign(4711, &context(Some("Zürich.1")), 1_700_000_010).unwrap();
+
+        assert_eq!(signed, VECTOR);
+    }
+
+    #[test]
+    fn nothing_in_a_context_can_move_its_fields() {
+        let key = ContextKey::generate().unwrap();
+
+        for namespace in [None, Some(""), Some("..."), Some("1.2.3.4.5.6.7.8.9"), Some("\0'\"")] {
+            let signed = key.sign(1, &context(namespace), 1).unwrap();
+            assert_eq!(signed.split('.').count(), 9, "{namespace:?}");
+        }
+        for word in ["", "a.b", "admin ", "Ädmin", "ADMIN"] {
+            assert!(key.sign(1, &Context { role: word, ..context(None) }, 1).is_err(), "{word}");
+            assert!(key.sign(1, &Context { purpose: word, ..context(None) }, 1).is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn no_two_keys_are_alike() {
+        let keys: Vec<ContextKey> = (0..100).map(|_| ContextKey::generate().unwrap()).collect();
+
+        assert_eq!(keys.iter().map(|key| &key.kid).collect::<HashSet<_>>().len(), 100);
+        assert_eq!(keys.iter().map(|key| *key.secret).collect::<HashSet<_>>().len(), 100);
+    }
+
+    #[test]
+    fn a_context_ends_within_ten_seconds() {
+        let signer = Signer::default();
+        signer.forget_and_forge();
+        let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
+
+        let signed = signer.sign(1, &context(None), now).unwrap();
+
+        assert_eq!(signed.split('.').nth(7), Some("1700000010"));
+    }
+
+    #[test]
+    fn without_a_key_nothing_is_signed() {
+        let error = Signer::default().sign(1, &context(None), SystemTime::now()).unwrap_err();
+
+        assert!(matches!(error, StoreError::Unsigned(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_the_database_has_lost_is_replaced_at_once() {
+        let config = Cluster::shared().migrated().await;
+        let pools = Pools::new(&config.database).unwrap();
+        pools.signer.register(&pools.auth).await.unwrap();
+        Cluster::shared().as_superuser(&config, "DELETE FROM sec.key").await;
+        let (context, who) = (context(None), "SELECT sec.user_id()");
+
+        let lost = pools.app.scoped(&context).read(who, &[]).await;
+        let found = async {
+            while pools.app.scoped(&context).read(who, &[]).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+
+        assert!(lost.unwrap_err().is_of_the_context());
+        tokio::select! {
+            () = pools.signer.keep(&pools.auth) => panic!("it keeps on"),
+            () = found => {}
+            () = sleep(Duration::from_secs(5)) => panic!("the key was not replaced"),
+        }
+    }
+
+    #[tokio::test]
+    async fn contexts_signed_before_a_renewal_are_still_believed() {
+        let config = Cluster::shared().migrated().await;
+        let pools = Pools::new(&config.database).unwrap();
+        pools.signer.register(&pools.auth).await.unwrap();
+        let context = context(None);
+
+        let mut tx = pools.app.scoped(&context).begin().await.unwrap();
+        pools.signer.register(&pools.auth).await.unwrap();
+
+        assert_eq!(tx.query("SELECT sec.user_id()", &[]).await.unwrap()[0].get::<_, i64>(0), 7);
+    }
+
+    fn context(namespace: Option<&str>) -> Context {
+        Context {
+            user: UserId(7),
+            target: UserId(9),
+            role: "admin",
+            namespace: namespace.map(str::to_owned),
+            purpose: "read_audit",
+        }
+    }
+
+    // python: hmac.new(b"*" * 32, signed.encode(), "sha256").hexdigest()
+    const VECTOR: &str = "0011223344556677.4711.7.9.admin.5ac3bc726963682e31.read_audit.1700000010.a44ac0376cc0bb3359ee76abfa015f5d4e16d5e965a67ab2067aeb8fea2dd903";
+}

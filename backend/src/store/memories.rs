@@ -1,0 +1,359 @@
+//! Memories: one written with its record by one call, the best read without touching the others.
+
+use memoric_contract::UserId;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Store, StoreError, fitting, sole, trail::Appended};
+use crate::{
+    audit::Entry,
+    memories::{Facts, Importance, SeenCount},
+    scope::Scope,
+    seal::Term,
+};
+
+/// A memory to be stored: sealed, with what stays in clear beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct NewMemoryRow {
+    /// Made before it is sealed, because the seal names it.
+    pub(crate) uuid: Uuid,
+    pub(crate) payload: Vec<u8>,
+    /// The data key that it is sealed with.
+    pub(crate) key_version: u32,
+    pub(crate) thread_term: Option<Term>,
+    pub(crate) importance: Importance,
+    pub(crate) seen: SeenCount,
+    pub(crate) tier: &'static str,
+    pub(crate) score: i16,
+}
+
+/// A memory as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryRow {
+    pub(crate) uuid: Uuid,
+    /// Which writing of it this is.
+    pub(crate) version: i64,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) key_version: u32,
+    pub(crate) importance: Importance,
+    pub(crate) seen: SeenCount,
+    pub(crate) facts: Facts,
+}
+
+impl Store {
+    /// Keeps a memory of the scope's owner, and its record, and returns its id.
+    ///
+    /// One call, so both are there or neither is.
+    pub(crate) async fn remember(
+        &self,
+        scope: &Scope,
+        row: &NewMemoryRow,
+        entry: &Entry,
+    ) -> Result<i64, StoreError> {
+        const SQL: &str = "SELECT memoric.remember($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        let UserId(owner) = scope.owner();
+        let key_version: i32 = fitting(row.key_version)?;
+        let term = row.thread_term.as_ref().map(|term| term.0.as_slice());
+        let (importance, seen) = (row.importance.value(), row.seen.value());
+        let record = Appended::new(entry);
+        let rows = self
+            .pools
+            .app
+            .scoped(scope.context())
+            .write(
+                SQL,
+                &[
+                    &owner,
+                    &row.uuid,
+                    &row.payload,
+                    &key_version,
+                    &term,
+                    &importance,
+                    &seen,
+                    &row.tier,
+                    &row.score,
+                    &record,
+                ],
+            )
+            .await?;
+        Ok(sole(rows)?.try_get(0)?)
+    }
+
+    /// The `top_k` most relevant memories of the scope's owner as of now, the best first; of one thread
+    /// where `term` names one.
+    pub(crate) async fn recall(
+        &self,
+        scope: &Scope,
+        term: Option<Term>,
+        top_k: usize,
+    ) -> Result<Vec<MemoryRow>, StoreError> {
+        let UserId(owner) = scope.owner();
+        let most: i64 = fitting(top_k)?;
+        let scoped = self.pools.app.scoped(scope.context());
+        let rows = match &term {
+            None => scoped.read(RECALL, &[&owner, &most]).await?,
+            Some(Term(term)) => {
+                scoped.read(RECALL_THREAD, &[&owner, &most, &term.as_slice()]).await?
+            }
+        };
+        rows.iter().map(|row| MemoryRow::read(scope.owner(), row)).collect()
+    }
+}
+
+impl MemoryRow {
+    fn read(owner: UserId, row: &Row) -> Result<Self, StoreError> {
+        let facts = Facts {
+            id: row.try_get("id")?,
+            owner,
+            tier: row.try_get("tier")?,
+            score: row.try_get("score")?,
+            summarized: row.try_get("summarized")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+        };
+        Ok(Self {
+            uuid: row.try_get("uuid")?,
+            version: row.try_get::<_, i32>("version")?.into(),
+            payload: row.try_get("payload")?,
+            key_version: fitting(row.try_get::<_, i32>("key_version")?)?,
+            importance: Importance::stored(row.try_get("importance")?),
+            seen: SeenCount::of(row.try_get::<_, i16>("seen")?.into()),
+            facts,
+        })
+    }
+}
+
+/// The best of a user's memories, narrowed by `$and`.
+///
+/// Within one importance and seen count the order is that of age. So it hops along the index from one
+/// such run to the next, takes the head of each, and merges the heads by score: the cost is that of
+/// what is returned, not of what the user owns. The expression is the one of
+/// [`Weights::relevance`](crate::memories::Weights), operation for operation.
+macro_rules! recall {
+    ($and:literal) => {
+        concat!(
+            "WITH RECURSIVE runs (importance, seen) AS (
+                SELECT (-1)::smallint, (-1)::smallint
+              UNION ALL
+                SELECT next.importance, next.seen
+                FROM runs CROSS JOIN LATERAL (
+                    SELECT m.importance, m.seen FROM memoric.memories AS m
+                    WHERE m.user_id = $1 AND NOT m.summarized",
+            $and,
+            "           AND (m.importance, m.seen) > (runs.importance, runs.seen)
+                    ORDER BY m.importance, m.seen LIMIT 1
+                ) AS next
+            )
+            SELECT head.id, head.uuid, head.version, head.payload, head.key_version, head.importance, head.seen,
+                   head.tier, head.score, head.summarized, head.created_at, head.updated_at
+            FROM runs CROSS JOIN LATERAL (
+                SELECT m.id, m.uuid, m.version, m.payload, m.key_version, m.importance, m.seen, m.tier, m.score,
+                       m.summarized, m.created_at, m.updated_at,
+                       0.5::float8 * (m.importance::float8 / 10)
+                           + 0.3::float8 * (1 - least(greatest(extract(epoch FROM now() - m.updated_at)::float8, 0), 5184000) / 5184000)
+                           + 0.2::float8 * (1 - m.seen::float8 / 20) AS relevance
+                FROM memoric.memories AS m
+                WHERE m.user_id = $1 AND NOT m.summarized",
+            $and,
+            "       AND m.importance = runs.importance AND m.seen = runs.seen
+                ORDER BY m.updated_at DESC, m.id DESC LIMIT $2
+            ) AS head
+            ORDER BY head.relevance DESC, head.updated_at DESC, head.id DESC LIMIT $2"
+        )
+    };
+}
+
+const RECALL: &str = recall!("");
+const RECALL_THREAD: &str = recall!(" AND m.thread_term = $3");
+
+#[cfg(test)]
+mod tests {
+    use memoric_contract::{Operation, Role, audit::EventType};
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::{
+        memories::{Standing, Weights},
+        store::fixture::{World, entry, memory, scope},
+    };
+
+    #[tokio::test]
+    async fn a_memory_comes_back_to_its_owner_and_to_nobody_else() {
+        let world = World::new().await;
+        let (alice, bob) = (writer(world.alice), writer(world.bob));
+        world.make_keys(&alice).await;
+        let kept = memory("high");
+
+        let id = world.store.remember(&alice, &kept, &created(world.alice)).await.unwrap();
+
+        let found = world.store.recall(&reader(world.alice), None, 20).await.unwrap();
+        let [found] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((found.facts.id, found.uuid, found.version), (id, kept.uuid, 1));
+        assert_eq!((&found.payload, found.key_version), (&kept.payload, 1));
+        assert_eq!(found.facts.created_at, found.facts.updated_at);
+        assert_eq!(world.store.recall(&bob, None, 20).await.unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_memory_and_its_record_are_both_there_or_neither() {
+        let world = World::new().await;
+        let scope = writer(world.alice);
+        world.make_keys(&scope).await;
+        let recorded = created(world.alice);
+        world.store.remember(&scope, &memory("low"), &recorded).await.unwrap();
+        let count = "SELECT (SELECT count(*) FROM memoric.memories) || ' ' || (SELECT count(*) FROM audit.trail WHERE event_type = 'memory.created')";
+        assert_eq!(world.as_superuser(count).await, ["1 1"]);
+
+        let again = world.store.remember(&scope, &memory("low"), &recorded).await.unwrap_err();
+        assert_eq!(again.constraint(), Some("event_ids_pkey"), "a retry is not a second memory");
+        let foreign =
+            world.store.remember(&scope, &memory("low"), &created(world.bob)).await.unwrap_err();
+        assert_eq!(foreign.code().unwrap().code(), "28000", "nor is a record in another's name");
+
+        assert_eq!(world.as_superuser(count).await, ["1 1"]);
+    }
+
+    #[tokio::test]
+    async fn who_may_only_read_keeps_nothing() {
+        let world = World::new().await;
+        world.make_keys(&writer(world.alice)).await;
+        let readonly = scope(world.alice, Role::Readonly, Operation::RememberMemory);
+
+        let refused = world
+            .store
+            .remember(&readonly, &memory("low"), &created(world.alice))
+            .await
+            .unwrap_err();
+
+        assert_eq!(refused.code().unwrap().code(), "42501");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_with_a_key_that_was_destroyed_or_never_made() {
+        let world = World::new().await;
+        let scope = writer(world.alice);
+        let remember = async || {
+            world.store.remember(&scope, &memory("low"), &created(world.alice)).await.unwrap_err()
+        };
+
+        assert_eq!(remember().await.constraint(), Some("memories_key"), "never made");
+        world.make_keys(&scope).await;
+        world.as_superuser("UPDATE memoric.user_keys SET wrapped = NULL").await;
+        assert_eq!(remember().await.constraint(), Some("memories_key_lives"), "destroyed");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_in_our_format_is_refused() {
+        let world = World::new().await;
+        let scope = writer(world.alice);
+        world.make_keys(&scope).await;
+
+        for payload in [&b"hello world"[..], b"MV\x01\0\0\0\x02sealed", b"MV", b""] {
+            let row = NewMemoryRow { payload: payload.to_vec(), ..memory("low") };
+            let refused =
+                world.store.remember(&scope, &row, &created(world.alice)).await.unwrap_err();
+            assert_eq!(refused.constraint(), Some("memories_shape"), "{payload:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_best_of_all_are_found_in_the_order_of_their_scores() {
+        let world = World::new().await;
+        world.make_keys(&writer(world.alice)).await;
+        world.make_keys(&writer(world.bob)).await;
+        world.fill().await;
+        let scope = reader(world.alice);
+
+        let mut all = world.store.recall(&scope, None, 5_000).await.unwrap();
+        let (weights, now) = (Weights::default(), OffsetDateTime::now_utc());
+        all.sort_by_key(|row| {
+            let relevance = weights.relevance(row.importance, row.seen, row.facts.updated_at, now);
+            std::cmp::Reverse(Standing {
+                relevance,
+                updated_at: row.facts.updated_at,
+                id: row.facts.id,
+            })
+        });
+
+        assert_eq!(all.len(), 3_000 - 300, "every one but the summarised and Bob's");
+        let ids = |rows: &[MemoryRow]| rows.iter().map(|row| row.facts.id).collect::<Vec<_>>();
+        for most in [0, 1, 20, 100, 1_000] {
+            let best = world.store.recall(&scope, None, most).await.unwrap();
+            assert_eq!(ids(&best), ids(&all[..most]), "the best {most}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_is_recalled_by_its_term() {
+        let world = World::new().await;
+        let scope = writer(world.alice);
+        world.make_keys(&scope).await;
+        let term = |byte| Some(Term([byte; 16]));
+        for (byte, level) in [(1, "low"), (1, "high"), (2, "high")] {
+            let row = NewMemoryRow { thread_term: term(byte), ..memory(level) };
+            world.store.remember(&scope, &row, &created(world.alice)).await.unwrap();
+        }
+        world.store.remember(&scope, &memory("critical"), &created(world.alice)).await.unwrap();
+
+        let found = async |term| {
+            let rows = world.store.recall(&scope, term, 20).await.unwrap();
+            rows.iter().map(|row| row.importance.value()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(term(1)).await, [8, 3]);
+        assert_eq!(found(term(2)).await, [8]);
+        assert!(found(term(3)).await.is_empty());
+        assert_eq!(found(None).await, [10, 8, 8, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_later_version_never_gives_way_to_an_earlier() {
+        let world = World::new().await;
+        let scope = writer(world.alice);
+        world.make_keys(&scope).await;
+        world.store.remember(&scope, &memory("low"), &created(world.alice)).await.unwrap();
+        let (superuser, _driver) = world.superuser().await;
+        let change = async |set: &str| {
+            let sql = format!("UPDATE memoric.memories SET {set}");
+            superuser.batch_execute(&sql).await.map_err(StoreError::from)
+        };
+        let refused =
+            async |set: &str| change(set).await.unwrap_err().constraint().map(str::to_owned);
+
+        change("version = 3, payload = payload || 'x'").await.unwrap();
+        change("seen = 2").await.unwrap();
+
+        assert_eq!(refused("version = 2").await.as_deref(), Some("memories_version_rises"));
+        assert_eq!(
+            refused("payload = payload || 'y'").await.as_deref(),
+            Some("memories_version_rises")
+        );
+        assert_eq!(refused("uuid = gen_random_uuid()").await.as_deref(), Some("memories_identity"));
+        assert_eq!(refused("user_id = 2").await.as_deref(), Some("memories_identity"));
+    }
+
+    impl World {
+        /// Gives Alice and Bob 3 000 memories each, of many kinds and ages, some of the same moment.
+        async fn fill(&self) {
+            let (alice, bob) = (self.alice, self.bob);
+            self.as_superuser(&format!(
+                r"INSERT INTO memoric.memories (user_id, uuid, payload, key_version, importance, seen, score, summarized, created_at, updated_at)
+                  SELECT owner, gen_random_uuid(), '\x4d560100000001ff', 1, (ARRAY[3, 5, 8, 10])[1 + i % 4], (i * 7919) % 23 % 21, 70, i % 10 = 0, at, at
+                  FROM generate_series(1, 3000) AS i, unnest(ARRAY[{alice}, {bob}]) AS owner,
+                       LATERAL (SELECT now() - make_interval(secs => (i * 104729) % 2500 * 3000) AS at) AS times"
+            ))
+            .await;
+        }
+    }
+
+    fn writer(user: UserId) -> Scope {
+        scope(user, Role::User, Operation::RememberMemory)
+    }
+
+    fn reader(user: UserId) -> Scope {
+        scope(user, Role::Readonly, Operation::RecallMemories)
+    }
+
+    fn created(user: UserId) -> Entry {
+        entry(EventType::MemoryCreated, Some(user))
+    }
+}

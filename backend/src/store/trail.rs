@@ -1,0 +1,535 @@
+//! The audit trail: appended to with every change, and read by admins.
+
+use std::error::Error;
+
+use bytes::{BufMut as _, BytesMut};
+use memoric_contract::{
+    Operation, UserId,
+    audit::{Action, Resource},
+};
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio_postgres::{
+    Row,
+    types::{IsNull, Kind, ToSql, Type, to_sql_checked},
+};
+use uuid::Uuid;
+
+use super::{Store, StoreError, mismatch};
+use crate::{
+    audit::{Entry, SealedPersonal},
+    scope::Scope,
+};
+
+/// Which records are wanted. What is `None` does not matter.
+#[derive(Clone, Debug)]
+pub(crate) struct TrailFilter {
+    pub(crate) event_type: Option<String>,
+    /// Who acted.
+    pub(crate) subject: Option<UserId>,
+    pub(crate) resource_type: Option<String>,
+    pub(crate) resource_id: Option<String>,
+    pub(crate) severity: Option<String>,
+    pub(crate) success: Option<bool>,
+    /// When it happened at the earliest.
+    pub(crate) since: OffsetDateTime,
+    pub(crate) limit: i64,
+    pub(crate) offset: i64,
+}
+
+/// A page of the trail.
+#[derive(Clone, Debug)]
+pub(crate) struct TrailPage {
+    /// The newest first.
+    pub(crate) rows: Vec<TrailRow>,
+    /// How many records match, on this page and beyond.
+    pub(crate) total: i64,
+}
+
+/// A record as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct TrailRow {
+    /// Its place in the order of receipt.
+    pub(crate) id: i64,
+    pub(crate) event_id: Uuid,
+    pub(crate) occurred_at: OffsetDateTime,
+    pub(crate) event_type: String,
+    pub(crate) severity: String,
+    pub(crate) subject: Option<UserId>,
+    pub(crate) session_id: Option<Uuid>,
+    pub(crate) action: Option<String>,
+    pub(crate) method: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) status: Option<i16>,
+    pub(crate) success: bool,
+    pub(crate) resource_type: Option<String>,
+    pub(crate) resource_id: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) error_message: Option<String>,
+    pub(crate) metadata: Option<Value>,
+    pub(crate) personal: Option<SealedPersonal>,
+    /// The key that opens the personal fields, wrapped. `None`: it was destroyed.
+    pub(crate) wrapped: Option<Vec<u8>>,
+}
+
+/// An entry as a parameter of type `audit.record`.
+#[derive(Debug)]
+pub(super) struct Appended<'a> {
+    entry: &'a Entry,
+    event_id: Uuid,
+    canonical_head: Vec<u8>,
+}
+
+impl Store {
+    /// Appends a record of what changed nothing. One that is there already is not doubled.
+    pub(crate) async fn append(
+        &self,
+        entry: &Entry,
+        resource_id: Option<&str>,
+    ) -> Result<(), StoreError> {
+        const SQL: &str = "SELECT audit.append($1, $2)";
+        match self.pools.auth.call(SQL, &[&Appended::new(entry), &resource_id]).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.constraint() == Some(RECORDED) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The records that match, the newest first, and how many there are.
+    pub(crate) async fn read_trail(
+        &self,
+        scope: &Scope,
+        filter: &TrailFilter,
+    ) -> Result<TrailPage, StoreError> {
+        let TrailFilter {
+            event_type,
+            subject,
+            resource_type,
+            resource_id,
+            severity,
+            success,
+            since,
+            limit,
+            offset,
+        } = filter;
+        let subject = subject.map(|UserId(subject)| subject);
+        let rows = self
+            .pools
+            .admin
+            .scoped(scope.context())
+            .read(
+                READ_TRAIL,
+                &[
+                    since,
+                    event_type,
+                    &subject,
+                    resource_type,
+                    resource_id,
+                    severity,
+                    success,
+                    limit,
+                    offset,
+                ],
+            )
+            .await?;
+        let head = rows.first().ok_or_else(|| mismatch("a page of the trail without a total"))?;
+        let total = head.try_get("total")?;
+        // Where nothing is on the page, its one row has a total and nothing else.
+        let is_empty = head.try_get::<_, Option<i64>>("id")?.is_none();
+        let on_page = if is_empty { &[][..] } else { &rows };
+        Ok(TrailPage { rows: on_page.iter().map(TrailRow::read).collect::<Result<_, _>>()?, total })
+    }
+}
+
+impl<'a> Appended<'a> {
+    pub(super) fn new(entry: &'a Entry) -> Self {
+        let personal = entry.personal.as_ref().map_or(&[][..], |personal| &personal.bytes);
+        Self {
+            entry,
+            event_id: entry.record.id(),
+            canonical_head: entry.record.canonical_head(personal),
+        }
+    }
+
+    /// Writes the value of one attribute of the type.
+    fn write(&self, name: &str, ty: &Type, out: &mut BytesMut) -> Written {
+        let record = &self.entry.record;
+        let (kind, credential) =
+            record.credential.as_ref().map(|(kind, id)| (kind.name(), id)).unzip();
+        let personal = self.entry.personal.as_ref();
+        let value: &dyn ToSql = match name {
+            "event_id" => &self.event_id,
+            "occurred_at" => &record.occurred_at,
+            "emitter" => &i16::from(record.emitter.code()),
+            "event_type" => &record.event.name(),
+            "severity" => &record.severity.name(),
+            "subject" => &record.subject.map(|user| user.0),
+            "owner" => &record.owner.map(|user| user.0),
+            "credential_kind" => &kind,
+            "credential_id" => &credential,
+            "session_id" => &record.session,
+            "request_id" => &record.request.0,
+            "operation" => &record.operation.map(Operation::name),
+            "action" => &record.action.map(Action::name),
+            "method" => &record.operation.map(Operation::method),
+            "path" => &record.operation.map(Operation::path),
+            "status" => &record.status.map(i16::try_from).transpose()?,
+            "success" => &record.success,
+            "resource_type" => &record.resource.map(Resource::name),
+            "namespace" => &record.namespace,
+            "description" => &record.description,
+            "error_message" => &record.error_message,
+            "metadata" => &record.metadata,
+            "personal" => &personal.map(|personal| personal.bytes.as_slice()),
+            "personal_subject" => &personal.map(|personal| personal.subject),
+            "address_hash" => &self.entry.address_hash.as_ref().map(<[u8; 32]>::as_slice),
+            "username_hash" => &self.entry.username_hash.as_ref().map(<[u8; 32]>::as_slice),
+            "canonical_head" => &self.canonical_head,
+            unknown => return Err(format!("a record has no {unknown}").into()),
+        };
+        value.to_sql_checked(ty, out)
+    }
+}
+
+impl ToSql for Appended<'_> {
+    /// Writes the binary form of a composite: how many attributes, then type, length and value of each.
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Written {
+        let Kind::Composite(attributes) = ty.kind() else {
+            return Err("a record is composite".into());
+        };
+        out.put_i32(i32::try_from(attributes.len())?);
+        let mut value = BytesMut::new();
+        for attribute in attributes {
+            out.put_u32(attribute.type_().oid());
+            value.clear();
+            match self.write(attribute.name(), attribute.type_(), &mut value)? {
+                IsNull::Yes => out.put_i32(-1),
+                IsNull::No => {
+                    out.put_i32(i32::try_from(value.len())?);
+                    out.extend_from_slice(&value);
+                }
+            }
+        }
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        (ty.schema(), ty.name()) == ("audit", "record")
+    }
+
+    to_sql_checked!();
+}
+
+impl TrailRow {
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        let personal: Option<Vec<u8>> = row.try_get("personal")?;
+        let of_subject: Option<i64> = row.try_get("personal_subject")?;
+        Ok(Self {
+            id: row.try_get("id")?,
+            event_id: row.try_get("event_id")?,
+            occurred_at: row.try_get("occurred_at")?,
+            event_type: row.try_get("event_type")?,
+            severity: row.try_get("severity")?,
+            subject: row.try_get::<_, Option<i64>>("subject")?.map(UserId),
+            session_id: row.try_get("session_id")?,
+            action: row.try_get("action")?,
+            method: row.try_get("method")?,
+            path: row.try_get("path")?,
+            status: row.try_get("status")?,
+            success: row.try_get("success")?,
+            resource_type: row.try_get("resource_type")?,
+            resource_id: row.try_get("resource_id")?,
+            namespace: row.try_get("namespace")?,
+            description: row.try_get("description")?,
+            error_message: row.try_get("error_message")?,
+            metadata: row.try_get("metadata")?,
+            personal: personal
+                .zip(of_subject)
+                .map(|(bytes, subject)| SealedPersonal { bytes, subject }),
+            wrapped: row.try_get("wrapped")?,
+        })
+    }
+}
+
+type Written = Result<IsNull, Box<dyn Error + Sync + Send>>;
+
+/// What a filter means. Partitions that were full before it begins are not looked at: a record is
+/// received after it happened, or, by a clock that is ahead, an hour before at most.
+macro_rules! matching {
+    () => {
+        "trail.occurred_at >= $1 AND trail.received_at >= $1 - interval '1 hour'
+             AND ($2::text IS NULL OR trail.event_type = $2)
+             AND ($3::bigint IS NULL OR trail.subject = $3)
+             AND ($4::text IS NULL OR trail.resource_type = $4)
+             AND ($5::text IS NULL OR trail.resource_id = $5)
+             AND ($6::text IS NULL OR trail.severity = $6)
+             AND ($7::boolean IS NULL OR trail.success = $7)"
+    };
+}
+
+const READ_TRAIL: &str = concat!(
+    "SELECT counted.total, page.id, page.event_id, page.occurred_at, page.event_type, page.severity, page.subject,
+            page.session_id, page.action, page.method, page.path, page.status, page.success, page.resource_type,
+            page.resource_id, page.namespace, page.description, page.error_message, page.metadata, page.personal,
+            page.personal_subject, keys.wrapped
+     FROM (SELECT count(*) AS total FROM audit.trail WHERE ",
+    matching!(),
+    ") AS counted
+     LEFT JOIN (
+         SELECT trail.id, trail.event_id, trail.occurred_at, trail.event_type, trail.severity, trail.subject,
+                trail.session_id, trail.action, trail.method, trail.path, trail.status, trail.success,
+                trail.resource_type, trail.resource_id, trail.namespace, trail.description, trail.error_message,
+                trail.metadata, trail.personal, trail.personal_subject
+         FROM audit.trail WHERE ",
+    matching!(),
+    "    ORDER BY trail.id DESC LIMIT $8 OFFSET $9
+     ) AS page ON true
+     LEFT JOIN audit.subject_keys AS keys ON keys.subject = page.personal_subject
+     ORDER BY page.id DESC"
+);
+
+/// The constraint by which a second record of one event is refused.
+const RECORDED: &str = "event_ids_pkey";
+
+#[cfg(test)]
+mod tests {
+    use memoric_contract::{
+        CredentialKind, Role,
+        audit::{EventType, Record, Severity},
+    };
+    use serde_json::json;
+    use time::Duration;
+
+    use super::*;
+    use crate::store::fixture::{World, entry, scope};
+
+    #[tokio::test]
+    async fn a_record_is_read_as_it_was_appended() {
+        let world = World::new().await;
+        let mut entry = entry(EventType::AccessDenied, Some(world.alice));
+        entry.record = Record {
+            severity: Severity::Warning,
+            credential: Some((CredentialKind::AccessToken, "jti".to_owned())),
+            session: Some(Uuid::from_u128(7)),
+            operation: Some(Operation::RecallMemories),
+            action: Some(Action::Read),
+            status: Some(403),
+            success: false,
+            resource: Some(Resource::Memory),
+            namespace: Some("company.a".to_owned()),
+            description: Some("why".to_owned()),
+            error_message: Some("what".to_owned()),
+            metadata: Some(json!({ "a": [1, null] })),
+            digest: Some([9; 32]),
+            ..entry.record
+        };
+        entry.personal = Some(SealedPersonal { bytes: b"sealed".to_vec(), subject: world.alice.0 });
+        entry.address_hash = Some([1; 32]);
+        entry.username_hash = Some([2; 32]);
+        world.store.subject_key(world.alice.0, b"key").await.unwrap();
+
+        world.store.append(&entry, Some("µ42")).await.unwrap();
+
+        let page =
+            world.read(&TrailFilter { severity: Some("warning".to_owned()), ..everything() }).await;
+        let [row] = page.rows.as_slice() else { panic!("{page:?}") };
+        assert_eq!(
+            (row.event_id, row.event_type.as_str()),
+            (entry.record.id(), "authz.access.denied")
+        );
+        assert_eq!((row.method.as_deref(), row.path.as_deref()), (Some("GET"), Some("/memories")));
+        assert_eq!(
+            (row.status, row.success, row.action.as_deref()),
+            (Some(403), false, Some("read"))
+        );
+        assert_eq!(
+            (row.resource_type.as_deref(), row.resource_id.as_deref()),
+            (Some("memory"), Some("µ42"))
+        );
+        assert_eq!(row.metadata, Some(json!({ "a": [1, null] })));
+        assert_eq!((row.subject, row.session_id), (Some(world.alice), Some(Uuid::from_u128(7))));
+        assert_eq!(row.personal.as_ref().unwrap().bytes, b"sealed");
+        assert_eq!(row.wrapped.as_deref(), Some(&b"key"[..]));
+        let head = hex::encode(entry.record.canonical_head(b"sealed"));
+        let canonical =
+            "SELECT encode(canonical, 'hex') FROM audit.trail WHERE severity = 'warning'";
+        assert_eq!(
+            world.as_superuser(canonical).await,
+            [format!("{head}00000004c2b53432")],
+            "the id comes last"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_retry_does_not_double_a_record() {
+        let world = World::new().await;
+        let failed = entry(EventType::LoginFailed, None);
+
+        world.store.append(&failed, None).await.unwrap();
+        world.store.append(&failed, None).await.unwrap();
+
+        let page = world
+            .read(&TrailFilter { event_type: Some("auth.login.failed".to_owned()), ..everything() })
+            .await;
+        assert_eq!((page.rows.len(), page.total), (1, 1));
+        assert_eq!((page.rows[0].subject, page.rows[0].personal.is_none()), (None, true));
+    }
+
+    #[tokio::test]
+    async fn every_filter_narrows_and_the_total_counts_beyond_the_page() {
+        let world = World::new().await;
+        for number in 0..5 {
+            let mut denied = entry(EventType::AccessDenied, Some(world.bob));
+            denied.record.success = false;
+            denied.record.resource = Some(Resource::Memory);
+            denied.record.severity = Severity::Warning;
+            denied.record.occurred_at -= Duration::hours(number);
+            world.store.append(&denied, Some(&format!("{number}"))).await.unwrap();
+        }
+        let count = async |filter: TrailFilter| {
+            let page = world.read(&filter).await;
+            (page.rows.len(), page.total)
+        };
+        let text = |text: &str| Some(text.to_owned());
+
+        assert_eq!(count(everything()).await, (7, 7), "two registrations, five refusals");
+        assert_eq!(
+            count(TrailFilter { event_type: text("user.created"), ..everything() }).await,
+            (2, 2)
+        );
+        assert_eq!(count(TrailFilter { subject: Some(world.bob), ..everything() }).await, (6, 6));
+        assert_eq!(count(TrailFilter { subject: Some(UserId(0)), ..everything() }).await, (0, 0));
+        assert_eq!(
+            count(TrailFilter { resource_type: text("memory"), ..everything() }).await,
+            (5, 5)
+        );
+        assert_eq!(count(TrailFilter { resource_id: text("3"), ..everything() }).await, (1, 1));
+        assert_eq!(count(TrailFilter { severity: text("warning"), ..everything() }).await, (5, 5));
+        assert_eq!(count(TrailFilter { success: Some(true), ..everything() }).await, (2, 2));
+        assert_eq!(count(TrailFilter { limit: 2, offset: 4, ..everything() }).await, (2, 7));
+        assert_eq!(
+            count(TrailFilter { offset: 7, ..everything() }).await,
+            (0, 7),
+            "beyond the end"
+        );
+        let since = OffsetDateTime::now_utc() - Duration::minutes(90);
+        assert_eq!(count(TrailFilter { since, ..everything() }).await, (4, 4));
+        let newest_first: Vec<_> =
+            world.read(&everything()).await.rows.iter().map(|row| row.id).collect();
+        assert!(newest_first.is_sorted_by(|one, next| one > next));
+    }
+
+    #[tokio::test]
+    async fn the_trail_is_for_admins_who_come_to_read_it() {
+        let world = World::new().await;
+        let seen = async |role, operation| {
+            let scope = scope(world.alice, role, operation);
+            world.store.read_trail(&scope, &everything()).await.unwrap().total
+        };
+
+        assert_eq!(seen(Role::Admin, Operation::ReadAudit).await, 2);
+        assert_eq!(seen(Role::User, Operation::ReadAudit).await, 0);
+        assert_eq!(seen(Role::Readonly, Operation::ReadAudit).await, 0);
+        assert_eq!(seen(Role::Admin, Operation::RecallMemories).await, 0);
+    }
+
+    #[tokio::test]
+    async fn who_writes_the_trail_can_neither_change_nor_empty_it() {
+        let world = World::new().await;
+        let pools = world.store.pools();
+        let admin = scope(world.alice, Role::Admin, Operation::ReadAudit);
+
+        for sql in [
+            "UPDATE audit.trail SET success = true",
+            "DELETE FROM audit.trail",
+            "TRUNCATE audit.trail",
+            "DROP TABLE audit.trail",
+            "ALTER TABLE audit.trail DISABLE ROW LEVEL SECURITY",
+            "DELETE FROM audit.trail_default",
+            "DELETE FROM audit.event_ids",
+            "DELETE FROM audit.subject_keys",
+            "SET ROLE memoric_trail",
+        ] {
+            for refused in [
+                pools.auth.call(sql, &[]).await,
+                pools.app.call(sql, &[]).await,
+                pools.maintenance.call(sql, &[]).await,
+                pools.admin.call(sql, &[]).await,
+            ] {
+                assert_eq!(refused.unwrap_err().code().unwrap().code(), "42501", "{sql}");
+            }
+            assert!(
+                pools
+                    .admin
+                    .scoped(admin.context())
+                    .begin()
+                    .await
+                    .unwrap()
+                    .query(sql, &[])
+                    .await
+                    .is_err(),
+                "{sql}"
+            );
+        }
+        assert_eq!(world.as_superuser("SELECT count(*) FROM audit.trail").await, ["2"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_speaks_in_another_name() {
+        const SQL: &str = "SELECT audit.append($1, NULL)";
+        let world = World::new().await;
+        let app = &world.store.pools().app;
+        let scope = scope(world.alice, Role::User, Operation::RememberMemory);
+        let (own, stranger, other) = (
+            entry(EventType::MemoryCreated, Some(world.alice)),
+            entry(EventType::MemoryCreated, None),
+            entry(EventType::MemoryCreated, Some(world.bob)),
+        );
+
+        for (entry, case) in [(&stranger, "nobody's"), (&other, "Bob's")] {
+            let mut tx = app.scoped(scope.context()).begin().await.unwrap();
+            let refused = tx.query(SQL, &[&Appended::new(entry)]).await.unwrap_err();
+            assert_eq!(refused.code().unwrap().code(), "28000", "{case}");
+        }
+        let unscoped = app.call(SQL, &[&Appended::new(&stranger)]).await.unwrap_err();
+        assert_eq!(unscoped.code().unwrap().code(), "28000", "without a context");
+        let mut tx = app.scoped(scope.context()).begin().await.unwrap();
+        tx.query(SQL, &[&Appended::new(&own)]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn there_is_a_partition_for_this_month_and_the_next() {
+        let world = World::new().await;
+        let partitions =
+            "SELECT count(*) FROM pg_inherits WHERE inhparent = 'audit.trail'::regclass";
+        assert_eq!(world.as_superuser(partitions).await, ["5"], "four months and the default");
+
+        world.store.make_partitions(5).await.unwrap();
+        world.store.make_partitions(5).await.unwrap();
+
+        assert_eq!(world.as_superuser(partitions).await, ["7"]);
+        assert_eq!(world.as_superuser("SELECT count(*) FROM audit.trail_default").await, ["0"]);
+    }
+
+    impl World {
+        async fn read(&self, filter: &TrailFilter) -> TrailPage {
+            let scope = scope(self.alice, Role::Admin, Operation::ReadAudit);
+            self.store.read_trail(&scope, filter).await.unwrap()
+        }
+    }
+
+    fn everything() -> TrailFilter {
+        TrailFilter {
+            event_type: None,
+            subject: None,
+            resource_type: None,
+            resource_id: None,
+            severity: None,
+            success: None,
+            since: OffsetDateTime::now_utc() - Duration::hours(24),
+            limit: 100,
+            offset: 0,
+        }
+    }
+}

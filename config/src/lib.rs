@@ -1,0 +1,32 @@
+//! How settings are read, and what they are.
+//!
+//! A setting comes from the file, unless the environment overrides it, unless a flag does. A
+//! secret is in none of them: it comes from the environment, or from a file that the environment
+//! names. Each process turns its section into checked types of its own.
+
+mod address;
+mod checks;
+mod environment;
+mod error;
+mod load;
+pub mod log;
+mod names;
+mod origin;
+pub mod redis;
+mod report;
+pub mod schema;
+mod secret;
+mod suggest;
+mod tree;
+
+pub use secrecy::{ExposeSecret, SecretBox as Secret, SecretString};
+
+pub use self::{
+    environment::Environment,
+    error::{ConfigError, Invalid},
+    load::{Loaded, flag, load, load_traced},
+    origin::{Origin, Origins},
+    report::report,
+    schema::Settings,
+    secret::{AssertionKey, DatabasePassword, SigningSecret, ensure_distinct},
+};

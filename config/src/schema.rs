@@ -1,0 +1,51 @@
+//! Every setting there is, as people write it, at its documented default.
+
+mod auth;
+mod backend;
+mod cors;
+mod database;
+mod encryption;
+mod gateway;
+mod observability;
+mod privacy;
+mod redis;
+mod seconds;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    auth::{Auth, Registration},
+    backend::Backend,
+    cors::Cors,
+    database::{Database, DatabaseTls},
+    encryption::Encryption,
+    gateway::{Bounds, Connections, Gateway, Limits, Quota, Timeouts, Tls},
+    observability::{Level, Logging, Metrics, Observability},
+    privacy::Privacy,
+    redis::Redis,
+    seconds::Seconds,
+};
+
+/// The whole of `memoric.yaml`. Both processes read the same file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Who may read what, and whether it is sealed.
+    pub privacy: Privacy,
+    /// Tokens, registration and passwords.
+    pub auth: Auth,
+    /// The edge.
+    pub gateway: Gateway,
+    /// Which web pages may call.
+    pub cors: Cors,
+    /// The vault.
+    pub backend: Backend,
+    /// PostgreSQL.
+    pub database: Database,
+    /// The courier of revocations.
+    pub redis: Redis,
+    /// Where the key-encryption key rests when none is given.
+    pub encryption: Encryption,
+    /// Logs and metrics.
+    pub observability: Observability,
+}

@@ -1,0 +1,32 @@
+//! `auth`: tokens, registration and passwords.
+
+use serde::{Deserialize, Serialize};
+
+/// How people prove who they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Life of an access token in seconds, 60 to 86400.
+    pub access_token_ttl: u64,
+    /// Whether strangers may make themselves an account.
+    pub registration: Registration,
+    /// Passwords that may wait to be hashed, at least 1; beyond it, 503.
+    pub password_queue: usize,
+}
+
+/// Whether strangers may make themselves an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Only the operator makes accounts.
+    #[default]
+    Closed,
+    /// Anybody who reaches the gateway may.
+    Open,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { access_token_ttl: 3600, registration: Registration::Closed, password_queue: 64 }
+    }
+}

@@ -1,0 +1,275 @@
+//! One line for every exchange, in words of our own.
+
+use std::{
+    io::{self, Write},
+    mem,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use memoric_contract::RequestId;
+use serde::Serialize;
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use tokio::{sync::Notify, time::sleep};
+use tracing::{Level, enabled};
+
+use crate::exchange::Exchange;
+
+/// Where exchanges are written down, in the form of all other events and under the target
+/// `memoric::access`, which switches them on and off.
+///
+/// Lines are written together, a moment later. Told one by one like other events they cost a
+/// third of what answering a request does.
+pub(crate) struct AccessLog {
+    waiting: Mutex<Vec<u8>>,
+    first: Notify,
+    out: Mutex<Box<dyn Write + Send>>,
+}
+
+/// What is written of one exchange.
+///
+/// No header, query, path or body of a client is in it, so nobody can plant a line or find a
+/// secret there: the path is the template of the operation, the method is one that HTTP defines.
+#[derive(Serialize)]
+struct Line {
+    timestamp: String,
+    level: &'static str,
+    message: &'static str,
+    request: RequestId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<IpAddr>,
+    method: &'static str,
+    path: &'static str,
+    operation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    outcome: &'static str,
+    ending: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'static str>,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<f64>,
+    request_bytes: usize,
+    response_bytes: usize,
+    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<&'static str>,
+    target: &'static str,
+}
+
+impl AccessLog {
+    /// Writes to where other events go.
+    pub(crate) fn to_stdout() -> Self {
+        Self::to(Box::new(io::stdout()))
+    }
+
+    fn to(out: Box<dyn Write + Send>) -> Self {
+        Self { waiting: Mutex::default(), first: Notify::new(), out: Mutex::new(out) }
+    }
+
+    /// Writes down what became of `exchange`, unless nobody wants to know.
+    pub(crate) fn write(&self, exchange: &Exchange, took: Duration) {
+        if enabled!(target: TARGET, Level::INFO) {
+            self.append(&Line::of(exchange, took, SystemTime::now()));
+        }
+    }
+
+    /// Writes what waits, each time a moment after the first line does, until it is dropped.
+    pub(crate) async fn tend(&self) {
+        loop {
+            self.first.notified().await;
+            sleep(MOMENT).await;
+            self.flush();
+        }
+    }
+
+    fn append(&self, line: &Line) {
+        let mut waiting = self.waiting();
+        let before = waiting.len();
+        match serde_json::to_writer(&mut *waiting, line) {
+            Ok(()) => waiting.push(b'\n'),
+            Err(_) => waiting.truncate(before),
+        }
+        let is_full = waiting.len() >= MANY;
+        drop(waiting);
+        if is_full {
+            self.flush();
+        } else if before == 0 {
+            self.first.notify_one();
+        }
+    }
+
+    fn flush(&self) {
+        // First the way out, then what waits: lines stay in order.
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = mem::take(&mut *self.waiting());
+        // Who closed our output does not want to know.
+        let _ = out.write_all(&lines).and_then(|()| out.flush());
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Line {
+    fn of(exchange: &Exchange, took: Duration, now: SystemTime) -> Self {
+        let (operation, caller) = (exchange.operation, exchange.caller);
+        Self {
+            timestamp: OffsetDateTime::from(now).format(TIME).unwrap_or_default(),
+            level: "INFO",
+            message: "exchange",
+            request: exchange.id,
+            client: exchange.client,
+            method: exchange.arrival.method.unwrap_or(NONE),
+            path: operation.map_or(NONE, |operation| operation.path()),
+            operation: operation.map_or(NONE, |operation| operation.name()),
+            status: exchange.status.map(|status| status.as_u16()),
+            code: exchange.code,
+            outcome: exchange.outcome.name(),
+            ending: exchange.transfer.ending.name(),
+            user: caller.map(|(user, _)| user.0),
+            credential: caller.map(|(_, kind)| kind.name()),
+            duration_ms: milliseconds(took),
+            upstream_ms: exchange.upstream.took().map(milliseconds),
+            request_bytes: exchange.transfer.received,
+            response_bytes: exchange.transfer.sent,
+            protocol: exchange.arrival.protocol,
+            tls: exchange.arrival.tls,
+            target: TARGET,
+        }
+    }
+}
+
+/// To the hundredth: more digits would be noise in every line.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 100_000.0).round() / 100.0
+}
+
+/// What switches these lines on and off among all others.
+const TARGET: &str = "memoric::access";
+
+/// Stands for what is not known.
+const NONE: &str = "-";
+
+/// Times as in all other events.
+const TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+
+/// How long a line waits for others.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// How many bytes do not wait for more.
+const MANY: usize = 32 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::StatusCode;
+    use memoric_contract::{CredentialKind, Operation, UserId};
+
+    use super::*;
+    use crate::{
+        exchange::{Exchanges, Outcome},
+        metrics::Metrics,
+    };
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Written {
+        fn lines(&self) -> Vec<serde_json::Value> {
+            let written = self.0.lock().unwrap();
+            let lines = std::str::from_utf8(&written).unwrap().lines();
+            lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+        }
+    }
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn exchanges() -> Arc<Exchanges> {
+        Exchanges::new(Arc::new(Metrics::new().unwrap()))
+    }
+
+    #[test]
+    fn an_exchange_is_one_line_however_it_ended() {
+        let mut known = exchanges().begin();
+        known.client = Some([192, 0, 2, 1].into());
+        known.operation = Some(Operation::ShowProfile);
+        known.caller = Some((UserId(7), CredentialKind::ApiKey));
+        known.outcome = Outcome::Forwarded;
+        known.status = Some(StatusCode::OK);
+        let given_up = exchanges().begin();
+        let written = Written::default();
+
+        let log = AccessLog::to(Box::new(written.clone()));
+        for exchange in [&known, &given_up] {
+            log.append(&Line::of(exchange, Duration::from_micros(1234), SystemTime::UNIX_EPOCH));
+        }
+        assert!(written.lines().is_empty(), "they wait for each other");
+        drop(log);
+
+        let lines = written.lines();
+        let [first, second] = lines.as_slice() else { panic!("{lines:?}") };
+        assert_eq!(first["timestamp"], "1970-01-01T00:00:00.000000Z");
+        assert_eq!(first["request"], known.id.to_string());
+        assert_eq!(first["client"], "192.0.2.1");
+        assert_eq!(first["path"], "/auth/users/{username}", "the template, not the name asked for");
+        assert_eq!(first["operation"], "show_profile");
+        assert_eq!((&first["user"], &first["credential"]), (&7.into(), &"api_key".into()));
+        assert_eq!((&first["status"], &first["outcome"]), (&200.into(), &"forwarded".into()));
+        assert_eq!(first["duration_ms"], 1.23);
+        assert_eq!(second["outcome"], "undecided");
+        assert_eq!(second["ending"], "cut", "the engine never came to its last phase");
+        assert_ne!(first["request"], second["request"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_is_written_a_moment_later() {
+        let written = Written::default();
+        let log = Arc::new(AccessLog::to(Box::new(written.clone())));
+        let tended = Arc::clone(&log);
+        let tending = tokio::spawn(async move { tended.tend().await });
+
+        for expected in [1, 2] {
+            log.append(&Line::of(&exchanges().begin(), Duration::ZERO, SystemTime::now()));
+            sleep(2 * MOMENT).await;
+            assert_eq!(written.lines().len(), expected);
+        }
+        tending.abort();
+    }
+
+    #[test]
+    fn many_lines_do_not_wait() {
+        let written = Written::default();
+        let log = AccessLog::to(Box::new(written.clone()));
+        let exchange = exchanges().begin();
+
+        for _ in 0..200 {
+            log.append(&Line::of(&exchange, Duration::ZERO, SystemTime::now()));
+        }
+
+        assert!(written.lines().len() > 50, "what waits is bounded");
+    }
+}

@@ -1,0 +1,119 @@
+//! From a presented token to a known identity.
+
+use std::sync::Arc;
+
+use memoric_contract::{
+    Identity, PresentedBy,
+    token::{TokenError, TokenKeys},
+};
+use quick_cache::sync::Cache;
+use sha2::{Digest as _, Sha256};
+
+use crate::rejection::Rejection;
+
+/// Knows which tokens are worth anything.
+pub(crate) struct Authenticator {
+    keys: TokenKeys,
+    /// Tokens that were verified, by the SHA-256 of all their bytes. Whether they still live is
+    /// asked at every use, here (expiry) and behind here (revocation).
+    verified: Cache<[u8; 32], Arc<Identity>>,
+}
+
+impl Authenticator {
+    pub(crate) fn new(keys: TokenKeys) -> Self {
+        Self { keys, verified: Cache::new(REMEMBERED) }
+    }
+
+    /// Believes `token` only if it is one of ours and `now` (epoch seconds) is within its life.
+    pub(crate) fn verify(&self, token: &str, now: u64) -> Result<Arc<Identity>, Rejection> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        if let Some(identity) = self.verified.get(&digest) {
+            ensure_unexpired(&identity, now)?;
+            return Ok(identity);
+        }
+        let claims = self.keys.verify(token, now)?;
+        let identity = claims.identity().ok_or(Rejection::BadCredential("its subject is no user"))?;
+        let identity = Arc::new(identity);
+        self.verified.insert(digest, Arc::clone(&identity));
+        Ok(identity)
+    }
+}
+
+impl From<TokenError> for Rejection {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Malformed(reason) => Self::BadCredential(reason),
+            TokenError::UnknownKey => Self::BadCredential("it names a key that is not ours"),
+            TokenError::Forged => Self::BadCredential("it has a bad signature"),
+            TokenError::Early => Self::BadCredential("it is from the future"),
+            TokenError::Expired => Self::TokenExpired,
+        }
+    }
+}
+
+fn ensure_unexpired(identity: &Identity, now: u64) -> Result<(), Rejection> {
+    match identity.presented {
+        PresentedBy::AccessToken { expires_at, .. } if expires_at <= now => Err(Rejection::TokenExpired),
+        PresentedBy::AccessToken { .. } | PresentedBy::ApiKey(_) => Ok(()),
+    }
+}
+
+/// How many verified tokens are remembered. Only tokens of ours are, so strangers cannot fill it.
+const REMEMBERED: usize = 10_000;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use memoric_contract::{
+        Role,
+        token::{Claims, ISSUER, TokenSigner},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_token_that_was_verified_once_ends_all_the_same() {
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET));
+        let token = token(3);
+
+        assert_eq!(authenticator.verify(&token, NOW).unwrap().user.0, 3);
+        assert_eq!(authenticator.verify(&token, NOW + 3599).unwrap().user.0, 3, "from memory");
+        assert_eq!(authenticator.verify(&token, NOW + 3600), Err(Rejection::TokenExpired));
+        assert_eq!(authenticator.verify(&token, NOW + 3600), Err(Rejection::TokenExpired));
+    }
+
+    #[test]
+    fn remembering_one_token_makes_no_other_good() {
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET));
+        let token = token(3);
+        authenticator.verify(&token, NOW).unwrap();
+
+        let (message, _) = token.rsplit_once('.').unwrap();
+        for forged in [format!("{message}."), format!("{message}.AAAA"), format!("{token}=")] {
+            let refused = authenticator.verify(&forged, NOW);
+            assert!(matches!(refused, Err(Rejection::BadCredential(_))), "{forged}");
+        }
+    }
+
+    /// An access token of `user`, minted at [`NOW`].
+    pub(crate) fn token(user: i64) -> String {
+        let claims = Claims {
+            sub: user.to_string(),
+            roles: [Role::User].into_iter().collect(),
+            namespace: None,
+            iat: NOW,
+            exp: NOW + 3600,
+            jti: Uuid::from_u128(1),
+            sid: Uuid::from_u128(2),
+            ctr: 0,
+            generation: 1,
+            iss: ISSUER.to_owned(),
+            nbf: None,
+            aud: None,
+        };
+        TokenSigner::hs256(SECRET).sign(&claims).unwrap()
+    }
+
+    pub(crate) const SECRET: &[u8] = &[b's'; 64];
+    pub(crate) const NOW: u64 = 1_800_000_000;
+}

@@ -1,0 +1,180 @@
+//! What the gateway asks the backend on its own behalf.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header::HOST};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use memoric_contract::{
+    ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, InternalOperation, RequestId,
+    revocation::FeedPage,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use crate::config::Channel;
+
+/// A client of the backend's internal operations.
+pub(crate) struct BackendClient {
+    channel: Channel,
+    key: AssertionKey,
+}
+
+/// Why the backend did not answer.
+#[derive(Debug, Error)]
+pub(crate) enum BackendError {
+    #[error("the backend cannot be reached")]
+    Unreachable(#[source] io::Error),
+    #[error("another user than the backend's listens at its socket")]
+    Impostor,
+    #[error("the backend did not answer in time")]
+    Late,
+    #[error("the backend's answer was cut off")]
+    Cut(#[source] hyper::Error),
+    #[error("the backend refused with status {0}")]
+    Refused(StatusCode),
+    #[error("the backend's answer cannot be used")]
+    Unusable,
+}
+
+/// Whether the backend can serve.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+pub(crate) struct Health {
+    /// Whether its database answers.
+    pub(crate) database: bool,
+}
+
+#[derive(Deserialize)]
+struct Live {
+    live: bool,
+}
+
+impl BackendClient {
+    pub(crate) fn new(channel: Channel, key: AssertionKey) -> Self {
+        Self { channel, key }
+    }
+
+    /// Whether the backend can serve. One whose database is away says so itself.
+    pub(crate) async fn health(&self) -> Result<Health, BackendError> {
+        let (status, body) =
+            self.ask(InternalOperation::ProbeHealth, "", &Caller::Anonymous, PATIENCE).await?;
+        match status {
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => read(&body),
+            status => Err(BackendError::Refused(status)),
+        }
+    }
+
+    /// The revocations since `cursor`, waited for at most `wait`.
+    pub(crate) async fn revocations(
+        &self,
+        cursor: &str,
+        wait: Duration,
+    ) -> Result<FeedPage, BackendError> {
+        let query = format!("?cursor={cursor}&wait_ms={}", wait.as_millis());
+        let operation = InternalOperation::FollowRevocations;
+        accepted(self.ask(operation, &query, &Caller::Anonymous, PATIENCE + wait).await?)
+    }
+
+    /// Whether the credential behind `identity` still lives.
+    pub(crate) async fn is_live(&self, identity: &Identity) -> Result<bool, BackendError> {
+        let caller = Caller::Known(identity.clone());
+        let answer = self.ask(InternalOperation::CheckLive, "", &caller, PATIENCE).await?;
+        accepted::<Live>(answer).map(|answer| answer.live)
+    }
+
+    async fn ask(
+        &self,
+        operation: InternalOperation,
+        query: &str,
+        caller: &Caller,
+        patience: Duration,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
+        let target = format!("{}{query}", operation.path());
+        let assertion = self.key.sign(
+            &Assertion {
+                method: "GET",
+                target: &target,
+                operation: operation.name(),
+                request: RequestId::new(),
+                client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                caller,
+            },
+            now(),
+        );
+        let request = Request::get(target)
+            .header(HOST, "backend")
+            .header(ASSERTION_HEADER, assertion)
+            .body(Empty::new())
+            .map_err(|_| BackendError::Unusable)?;
+        timeout(patience, self.send(request)).await.map_err(|_| BackendError::Late)?
+    }
+
+    async fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), BackendError> {
+        match &self.channel {
+            Channel::Unix { path, uid } => {
+                let stream = UnixStream::connect(path).await.map_err(BackendError::Unreachable)?;
+                ensure_peer(&stream, *uid)?;
+                exchange(stream, request).await
+            }
+            Channel::Loopback(addr) => {
+                let stream = TcpStream::connect(addr).await.map_err(BackendError::Unreachable)?;
+                exchange(stream, request).await
+            }
+        }
+    }
+}
+
+/// Refuses a socket that somebody else than the backend's user listens at: they would read every
+/// memory that is sent there.
+pub(crate) fn ensure_peer(stream: &UnixStream, uid: u32) -> Result<(), BackendError> {
+    let peer = stream.peer_cred().map_err(BackendError::Unreachable)?;
+    if peer.uid() == uid { Ok(()) } else { Err(BackendError::Impostor) }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, Bytes), BackendError> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Cut)?;
+    let answer = async {
+        let (head, body) = sender.send_request(request).await.map_err(BackendError::Cut)?.into_parts();
+        let body = Limited::new(body, LONGEST_ANSWER).collect().await;
+        Ok((head.status, body.map_err(|_| BackendError::Unusable)?.to_bytes()))
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        // The connection ends before its answer only where it fails.
+        ended = connection => Err(ended.err().map_or(BackendError::Unusable, BackendError::Cut)),
+    }
+}
+
+fn accepted<T: DeserializeOwned>((status, body): (StatusCode, Bytes)) -> Result<T, BackendError> {
+    if status == StatusCode::OK { read(&body) } else { Err(BackendError::Refused(status)) }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, BackendError> {
+    serde_json::from_slice(body).map_err(|_| BackendError::Unusable)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// How long the backend may take over a question of ours.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Bytes: a hundred thousand revocations.
+const LONGEST_ANSWER: usize = 16 * 1024 * 1024;

@@ -1,0 +1,65 @@
+//! `check`: shows the settings in force, and tries what they name.
+
+use std::{io::Write as _, time::Duration};
+
+use memoric_config::report;
+use memoric_contract::AssertionKey;
+use tokio::{runtime, time::timeout};
+
+use super::{Console, Failure};
+use crate::{Config, backend::BackendClient, listener::server_config};
+
+/// Prints every setting, then whether each thing that the gateway needs is there.
+pub(super) fn run(console: &Console) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(report(&console.loaded, &console.environment)?.as_bytes())?;
+    let config = console.config()?;
+
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let findings = [
+        ("certificate", certificate(&config)),
+        ("backend", runtime.block_on(within(backend(&config)))),
+        ("redis", runtime.block_on(within(redis(&config)))),
+    ];
+    for (name, finding) in &findings {
+        match finding {
+            Ok(()) => writeln!(out, "{name}: ok")?,
+            Err(failure) => writeln!(out, "{name}: {failure}")?,
+        }
+    }
+    match findings.iter().filter(|(_, finding)| finding.is_err()).count() {
+        0 => Ok(()),
+        1 => Err("one thing is not as it should be".into()),
+        faults => Err(format!("{faults} things are not as they should be").into()),
+    }
+}
+
+/// Whether the certificate can be shown, where one is to be.
+fn certificate(config: &Config) -> Result<(), Failure> {
+    config.https.as_ref().map(server_config).transpose()?;
+    Ok(())
+}
+
+/// Whether the backend answers us, and its database answers it.
+async fn backend(config: &Config) -> Result<(), Failure> {
+    let key = AssertionKey::new(*config.assertion_key.expose());
+    let health = BackendClient::new(config.backend.clone(), key).health().await?;
+    if health.database { Ok(()) } else { Err("its database does not answer".into()) }
+}
+
+/// Whether Redis answers.
+async fn redis(config: &Config) -> Result<(), Failure> {
+    let mut connection = config.redis.get_multiplexed_async_connection().await?;
+    redis::cmd("PING").exec_async(&mut connection).await?;
+    Ok(())
+}
+
+async fn within(attempt: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    match timeout(PATIENCE, attempt).await {
+        Ok(finding) => finding,
+        Err(_) => Err("no answer in time".into()),
+    }
+}
+
+/// How long to wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(3);

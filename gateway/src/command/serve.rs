@@ -1,0 +1,63 @@
+//! `serve`: answers clients until it is told to stop.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    runtime, select,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{Console, Failure};
+use crate::{Config, Gateway};
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub(super) fn run(console: &Console) -> Result<(), Failure> {
+    memoric_config::log::start(&console.loaded.settings.observability.logging);
+    let config = console.config()?;
+    raise_descriptors(&config);
+    let mut runtime = runtime::Builder::new_multi_thread();
+    runtime.worker_threads(config.workers()).enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let gateway = Gateway::bind(config).await?;
+    tracing::info!(
+        http = gateway.http_addr().map(tracing::field::display),
+        https = gateway.https_addr().map(tracing::field::display),
+        metrics = gateway.metrics_addr().map(tracing::field::display),
+        "serving"
+    );
+
+    gateway
+        .run(async move {
+            select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+        })
+        .await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes as many file descriptors as the system lets us have: with the customary 1024 a single
+/// client could use them up, and nobody would reach the backend.
+fn raise_descriptors(config: &Config) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let limit = if raised.is_ok() { maximum } else { current };
+    // Each client may keep a connection to the backend busy.
+    let needed = (config.connections.total as u64).saturating_mul(2).saturating_add(RESERVE);
+    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+        tracing::warn!(
+            limit,
+            needed,
+            "fewer file descriptors than gateway.connections.total needs"
+        );
+    }
+}
+
+/// Descriptors for everything but clients.
+const RESERVE: u64 = 128;

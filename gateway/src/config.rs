@@ -1,0 +1,389 @@
+//! Settings that have been checked and are ready to use.
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::{Path, PathBuf},
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use governor::Quota;
+use http::HeaderValue;
+use memoric_config::{
+    AssertionKey, ConfigError, Environment, Invalid, Settings, SigningSecret, ensure_distinct,
+    redis::client,
+    schema::{self, Seconds},
+};
+
+/// Everything the gateway needs to start.
+pub struct Config {
+    /// Where clients connect in clear.
+    pub(crate) http: Option<SocketAddr>,
+    /// Where clients connect by TLS.
+    pub(crate) https: Option<Https>,
+    /// Where Prometheus connects.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Where the backend is.
+    pub(crate) backend: Channel,
+    /// Worker threads; `None` is one per core.
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// How long running requests may take to end after a stop.
+    pub(crate) grace: Duration,
+    /// How often is too often.
+    pub(crate) limits: Limits,
+    /// How long is too long.
+    pub(crate) timeouts: Timeouts,
+    /// How much is too much.
+    pub(crate) bounds: Bounds,
+    /// How many may be connected.
+    pub(crate) connections: Connections,
+    /// Which web pages may call.
+    pub(crate) cors: CorsPolicy,
+    /// What access tokens are signed with.
+    pub(crate) signing_secret: SigningSecret,
+    /// What our word to the backend is signed with.
+    pub(crate) assertion_key: AssertionKey,
+    /// The courier of revocations, and what stands before each of its keys.
+    pub(crate) redis: redis::Client,
+    /// What stands before each key in Redis.
+    pub(crate) redis_prefix: String,
+}
+
+/// A listener for TLS, and the certificate it shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Https {
+    pub(crate) addr: SocketAddr,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// The way to the backend, one that no other machine can reach.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Channel {
+    /// A socket file, and the uid that must be at its other end.
+    Unix { path: PathBuf, uid: u32 },
+    /// A port of this machine alone.
+    Loopback(SocketAddr),
+}
+
+/// How often is too often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) address: Quota,
+    pub(crate) identity: Quota,
+    pub(crate) credentials: Quota,
+    /// Addresses and identities that are counted apart.
+    pub(crate) keys: NonZeroUsize,
+}
+
+/// How long is too long. None of them is zero.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) handshake: Duration,
+    pub(crate) head: Duration,
+    pub(crate) exchange: Duration,
+    pub(crate) idle: Duration,
+}
+
+/// How much is too much.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) header_bytes: usize,
+    pub(crate) headers: usize,
+    pub(crate) body_bytes: usize,
+}
+
+/// How many may be connected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connections {
+    pub(crate) total: usize,
+    pub(crate) per_address: usize,
+}
+
+/// Which web pages may call.
+#[derive(Clone, Debug)]
+pub(crate) struct CorsPolicy {
+    /// Exact origins, as a browser sends them.
+    pub(crate) origins: Vec<HeaderValue>,
+    /// Whether browsers may send cookies along.
+    pub(crate) allow_credentials: bool,
+}
+
+impl Config {
+    /// Checks `settings`, and takes the gateway's secrets from `environment`.
+    pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
+        let gateway = &settings.gateway;
+        let (signing_secret, assertion_key) = secrets(environment)?;
+        if gateway.http.is_none() && gateway.https.is_none() {
+            Err(Invalid::new("gateway.http", "is null, and so is gateway.https; set one"))?;
+        }
+        Ok(Self {
+            http: gateway.http,
+            https: https(gateway)?,
+            metrics: settings.observability.metrics.enabled.then_some(gateway.metrics),
+            backend: channel(&gateway.backend, gateway.backend_uid)?,
+            threads: NonZeroUsize::new(gateway.threads),
+            grace: gateway.grace.duration(),
+            limits: Limits::try_from(&gateway.limits)?,
+            timeouts: Timeouts::try_from(&gateway.timeouts)?,
+            bounds: Bounds::try_from(&gateway.bounds)?,
+            connections: Connections::try_from(&gateway.connections)?,
+            cors: CorsPolicy::try_from(&settings.cors)?,
+            signing_secret,
+            assertion_key,
+            redis: client(&settings.redis, environment)?,
+            redis_prefix: settings.redis.prefix.clone(),
+        })
+    }
+
+    /// How many threads work.
+    pub(crate) fn workers(&self) -> usize {
+        let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
+        self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+}
+
+impl TryFrom<&schema::Limits> for Limits {
+    type Error = Invalid;
+
+    fn try_from(limits: &schema::Limits) -> Result<Self, Invalid> {
+        Ok(Self {
+            address: quota("gateway.limits.address", limits.address)?,
+            identity: quota("gateway.limits.identity", limits.identity)?,
+            credentials: quota("gateway.limits.credentials", limits.credentials)?,
+            keys: positive("gateway.limits.keys", limits.keys)?,
+        })
+    }
+}
+
+impl TryFrom<&schema::Timeouts> for Timeouts {
+    type Error = Invalid;
+
+    fn try_from(timeouts: &schema::Timeouts) -> Result<Self, Invalid> {
+        Ok(Self {
+            handshake: some_time("gateway.timeouts.handshake", timeouts.handshake)?,
+            head: some_time("gateway.timeouts.head", timeouts.head)?,
+            exchange: some_time("gateway.timeouts.exchange", timeouts.exchange)?,
+            idle: some_time("gateway.timeouts.idle", timeouts.idle)?,
+        })
+    }
+}
+
+impl TryFrom<&schema::Bounds> for Bounds {
+    type Error = Invalid;
+
+    fn try_from(bounds: &schema::Bounds) -> Result<Self, Invalid> {
+        let headers = positive("gateway.bounds.headers", bounds.headers)?.get();
+        if headers > PARSER_HEADERS {
+            let reason = format!("must be at most {PARSER_HEADERS}, which is all that is parsed");
+            return Err(Invalid::new("gateway.bounds.headers", reason));
+        }
+        let header_bytes = bounds.header_bytes;
+        if !(LEAST_HEAD..=GREATEST_HEAD).contains(&header_bytes) {
+            let reason = format!("must be between {LEAST_HEAD} and {GREATEST_HEAD}");
+            return Err(Invalid::new("gateway.bounds.header_bytes", reason));
+        }
+        Ok(Self {
+            header_bytes,
+            headers,
+            body_bytes: positive("gateway.bounds.body_bytes", bounds.body_bytes)?.get(),
+        })
+    }
+}
+
+impl TryFrom<&schema::Connections> for Connections {
+    type Error = Invalid;
+
+    fn try_from(connections: &schema::Connections) -> Result<Self, Invalid> {
+        Ok(Self {
+            total: positive("gateway.connections.total", connections.total)?.get(),
+            per_address: positive("gateway.connections.per_address", connections.per_address)?
+                .get(),
+        })
+    }
+}
+
+impl TryFrom<&schema::Cors> for CorsPolicy {
+    type Error = Invalid;
+
+    fn try_from(cors: &schema::Cors) -> Result<Self, Invalid> {
+        let origin = |origin: &String| {
+            HeaderValue::from_str(origin)
+                .map_err(|_| Invalid::new("cors.origins", "is not an origin"))
+        };
+        let origins = cors.origins.iter().map(origin).collect::<Result<_, _>>()?;
+        Ok(Self { origins, allow_credentials: cors.allow_credentials })
+    }
+}
+
+fn secrets(environment: &Environment) -> Result<(SigningSecret, AssertionKey), ConfigError> {
+    let given = |name: &'static str| {
+        environment.secret(name)?.ok_or_else(|| ConfigError::from(Invalid::new(name, "is not set")))
+    };
+    let signing = SigningSecret::check(given("MEMORIC_JWT_SECRET")?)?;
+    let assertion = AssertionKey::check(&given("MEMORIC_ASSERTION_KEY")?)?;
+    ensure_distinct(&[
+        ("MEMORIC_JWT_SECRET", signing.expose()),
+        ("MEMORIC_ASSERTION_KEY", assertion.expose()),
+    ])?;
+    Ok((signing, assertion))
+}
+
+fn https(gateway: &schema::Gateway) -> Result<Option<Https>, Invalid> {
+    let Some(addr) = gateway.https else { return Ok(None) };
+    let given = |field, file: &Option<PathBuf>| {
+        let missing = || Invalid::new(field, "is not set, and gateway.https needs it (or be null)");
+        file.clone().ok_or_else(missing)
+    };
+    Ok(Some(Https {
+        addr,
+        certificate: given("gateway.tls.certificate", &gateway.tls.certificate)?,
+        key: given("gateway.tls.key", &gateway.tls.key)?,
+    }))
+}
+
+/// The way to the backend. Plain TCP that leaves the machine is refused: whoever listens there
+/// would read every memory.
+fn channel(written: &str, uid: Option<u32>) -> Result<Channel, Invalid> {
+    let invalid = |reason| Err(Invalid::new("gateway.backend", reason));
+    if let Some(path) = written.strip_prefix("unix:") {
+        if !Path::new(path).is_absolute() {
+            return invalid("must be unix: and an absolute path");
+        }
+        if path.len() > SOCKET_PATH {
+            return invalid("is longer than the path of a Unix socket may be (107 bytes)");
+        }
+        let uid = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        return Ok(Channel::Unix { path: path.into(), uid });
+    }
+    match written.strip_prefix("http://").map(str::parse::<SocketAddr>) {
+        Some(Ok(addr)) if addr.ip().is_loopback() => Ok(Channel::Loopback(addr)),
+        Some(Ok(_)) => invalid("must not leave this machine in clear"),
+        _ => invalid("must be unix:/path, or http:// with a loopback address and a port"),
+    }
+}
+
+fn quota(field: &str, quota: schema::Quota) -> Result<Quota, Invalid> {
+    let Some(burst) = NonZeroU32::new(quota.burst) else {
+        return Err(Invalid::new(format!("{field}.burst"), "must be at least 1"));
+    };
+    Duration::try_from_secs_f64(1.0 / quota.per_second)
+        .ok()
+        .and_then(Quota::with_period)
+        .map(|steady| steady.allow_burst(burst))
+        .ok_or_else(|| Invalid::new(format!("{field}.per_second"), "must be above 0 and below 1e9"))
+}
+
+fn positive(field: &str, number: usize) -> Result<NonZeroUsize, Invalid> {
+    NonZeroUsize::new(number).ok_or_else(|| Invalid::new(field, "must be at least 1"))
+}
+
+fn some_time(field: &str, seconds: Seconds) -> Result<Duration, Invalid> {
+    if seconds.is_zero() {
+        return Err(Invalid::new(field, "must be above 0"));
+    }
+    Ok(seconds.duration())
+}
+
+/// How many header fields Pingora's parser takes.
+const PARSER_HEADERS: usize = 256;
+
+/// Less would refuse ordinary requests; more is more than Pingora's parser takes in.
+const LEAST_HEAD: usize = 1024;
+const GREATEST_HEAD: usize = 256 * 1024;
+
+/// How long the path of a Unix socket may be.
+const SOCKET_PATH: usize = 107;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The secrets that a gateway needs, known to every test.
+    pub(crate) fn environment() -> Environment {
+        Environment::from_iter([
+            (
+                "MEMORIC_JWT_SECRET",
+                "ce25a17ef9e9c5f5c203227b25ce3a39d3649c58125184f26ce89ba403d8beb5\
+                 51032b3affa35cd3c845f40021331471a7b82acf6f4e4daf76f65f3fdf4f78f0",
+            ),
+            (
+                "MEMORIC_ASSERTION_KEY",
+                "bee53cb415952ccd6b98998bbb464e8ed5853925ac6c453e236e12186a34e6f5",
+            ),
+        ])
+    }
+
+    fn refusal(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings::default();
+        settings.gateway.https = None;
+        change(&mut settings);
+        match Config::new(&settings, &environment()) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn https_needs_a_certificate() {
+        let refused = refusal(|settings| settings.gateway.https = Some(([127, 0, 0, 1], 0).into()));
+
+        assert_eq!(
+            refused,
+            "gateway.tls.certificate: is not set, and gateway.https needs it (or be null)"
+        );
+    }
+
+    #[test]
+    fn the_way_to_the_backend_never_leaves_the_machine_in_clear() {
+        let backend =
+            |written: &str| refusal(|settings| settings.gateway.backend = written.to_owned());
+
+        assert_eq!(backend("unix:/run/memoric/backend.sock"), "accepted");
+        assert_eq!(backend("http://127.0.0.1:7000"), "accepted");
+        assert_eq!(backend("http://[::1]:7000"), "accepted");
+        for refused in [
+            "http://10.0.0.1:7000",
+            "http://0.0.0.0:1",
+            "unix:backend.sock",
+            "tcp:1",
+            "",
+            "http://localhost:1",
+        ] {
+            assert!(backend(refused).starts_with("gateway.backend: "), "{refused}");
+        }
+        assert!(
+            backend(&format!("unix:/{}", "a".repeat(107))).contains("107"),
+            "the kernel would cut it"
+        );
+    }
+
+    #[test]
+    fn impossible_numbers_are_refused_by_name() {
+        let rate = |per_second| {
+            refusal(|settings| settings.gateway.limits.address.per_second = per_second)
+        };
+
+        assert_eq!(rate(0.001), "accepted", "once in a quarter of an hour");
+        for impossible in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e12] {
+            assert!(
+                rate(impossible).starts_with("gateway.limits.address.per_second"),
+                "{impossible}"
+            );
+        }
+        assert_eq!(
+            refusal(|s| s.gateway.limits.identity.burst = 0),
+            "gateway.limits.identity.burst: must be at least 1"
+        );
+        assert_eq!(
+            refusal(|s| s.gateway.timeouts.head = Seconds::whole(0)),
+            "gateway.timeouts.head: must be above 0"
+        );
+        assert!(refusal(|s| s.gateway.bounds.headers = 1000).starts_with("gateway.bounds.headers"));
+        assert!(
+            refusal(|s| (s.gateway.http, s.gateway.https) = (None, None))
+                .starts_with("gateway.http")
+        );
+    }
+}

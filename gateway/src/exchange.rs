@@ -1,0 +1,287 @@
+//! What we remember about one request while it is in flight.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Method, StatusCode, Version};
+use memoric_contract::{CredentialKind, Operation, RequestId, UserId};
+use pingora::{Error, ErrorSource, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
+use crate::{
+    access_log::AccessLog, authz::Permit, cors::AllowedOrigin, limits::Budget,
+    listener::Connection, metrics::Metrics,
+};
+
+/// One request and its answer.
+///
+/// It signs off when it is dropped, and so exactly once: also when a deadline, a client who left
+/// or the end of the gateway kept Pingora from its last phase.
+pub(crate) struct Exchange {
+    /// Names it, from the client's socket to the database row.
+    pub(crate) id: RequestId,
+    /// When its head was in.
+    pub(crate) began: Instant,
+    /// Where it came from, an IPv4 address never dressed as IPv6. `None` is to be refused.
+    pub(crate) client: Option<IpAddr>,
+    /// What is asked, once that is known.
+    pub(crate) operation: Option<Operation>,
+    /// Who asks and by which kind of credential, once that is verified.
+    pub(crate) caller: Option<(UserId, CredentialKind)>,
+    /// Leave to forward it, once that is won.
+    pub(crate) permit: Option<Permit>,
+    /// The page that may read the answer.
+    pub(crate) page: Option<AllowedOrigin>,
+    /// What is left of the budget that was charged last.
+    pub(crate) budget: Option<Budget>,
+    /// Bytes of the body so far.
+    pub(crate) body_bytes: usize,
+    /// How far it got.
+    pub(crate) outcome: Outcome,
+    /// The stable code of a refusal.
+    pub(crate) code: Option<&'static str>,
+    /// The status of the answer, once there is one.
+    pub(crate) status: Option<StatusCode>,
+    /// When the backend was asked, and when its head came back.
+    pub(crate) upstream: Upstream,
+    /// What the client's connection told.
+    pub(crate) arrival: Arrival,
+    /// How the transfer went.
+    pub(crate) transfer: Transfer,
+    /// When it was over for the client; the engine may tidy up after it.
+    ended: Option<Instant>,
+    journal: Arc<Exchanges>,
+    /// Keeps the gateway from stopping while this request is in flight.
+    _in_flight: TaskTrackerToken,
+}
+
+/// How far a request got.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// Not decided yet, so not to be forwarded.
+    #[default]
+    Undecided,
+    /// Was sent on.
+    Forwarded,
+    /// Was answered by the gateway from what it knows.
+    Answered,
+    /// Was a browser's question, and we answered it.
+    Preflight,
+    /// Was turned away.
+    Rejected,
+}
+
+/// How the transfer of an answer ended.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Ending {
+    /// A deadline fell, or the gateway stopped.
+    #[default]
+    Cut,
+    /// All of it was handed over.
+    Complete,
+    /// The client went away first.
+    ClientLeft,
+    /// The backend, or we, did not get to the end of it.
+    Failed,
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Arrival {
+    /// Its method; `None` for one that HTTP does not define.
+    pub(crate) method: Option<&'static str>,
+    /// Its protocol.
+    pub(crate) protocol: &'static str,
+    /// The version of TLS it came over.
+    pub(crate) tls: Option<&'static str>,
+}
+
+/// When the backend was asked, and when its head came back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Upstream {
+    asked: Option<Instant>,
+    answered: Option<Instant>,
+}
+
+/// How the transfer went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Transfer {
+    /// Bytes of the request's body that were read.
+    pub(crate) received: usize,
+    /// Bytes of the answer's body that were written.
+    pub(crate) sent: usize,
+    /// How it ended.
+    pub(crate) ending: Ending,
+}
+
+/// Everything in flight, and where it is written down.
+pub(crate) struct Exchanges {
+    in_flight: TaskTracker,
+    metrics: Arc<Metrics>,
+    log: AccessLog,
+}
+
+impl Exchanges {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { in_flight: TaskTracker::new(), metrics, log: AccessLog::to_stdout() })
+    }
+
+    /// Sees to it that what was written down is not held back for long.
+    pub(crate) async fn tend_log(self: Arc<Self>) {
+        self.log.tend().await;
+    }
+
+    /// A request whose head is in.
+    pub(crate) fn begin(self: &Arc<Self>) -> Exchange {
+        self.metrics.in_flight.inc();
+        Exchange {
+            id: RequestId::new(),
+            began: Instant::now(),
+            client: None,
+            operation: None,
+            caller: None,
+            permit: None,
+            page: None,
+            budget: None,
+            body_bytes: 0,
+            outcome: Outcome::default(),
+            code: None,
+            status: None,
+            upstream: Upstream::default(),
+            arrival: Arrival::default(),
+            transfer: Transfer::default(),
+            ended: None,
+            journal: Arc::clone(self),
+            _in_flight: self.in_flight.token(),
+        }
+    }
+
+    /// How many are in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Waits until none is in flight.
+    pub(crate) async fn ended(&self) {
+        self.in_flight.close();
+        self.in_flight.wait().await;
+    }
+}
+
+impl Exchange {
+    /// Takes note of how the request came. Pingora's earliest phase must call this: until then
+    /// the connection counts as one whose head is still on its way.
+    pub(crate) fn open(&mut self, session: &Session) {
+        if let Some(connection) = Connection::of(session) {
+            connection.parsed();
+        }
+        let head = session.req_header();
+        let digest = session.digest();
+        self.client =
+            session.client_addr().and_then(PeerAddr::as_inet).map(|addr| addr.ip().to_canonical());
+        self.arrival = Arrival {
+            method: known(&head.method),
+            protocol: protocol(head.version),
+            tls: digest
+                .and_then(|digest| digest.ssl_digest.as_ref())
+                .map(|tls| tls_version(&tls.version)),
+        };
+    }
+
+    /// Takes note of how the transfer went. Pingora's last phase must call this.
+    pub(crate) fn close(&mut self, session: &Session, error: Option<&Error>) {
+        self.status = session.response_written().map(|head| head.status).or(self.status);
+        self.transfer = Transfer {
+            received: session.body_bytes_read(),
+            sent: session.body_bytes_sent(),
+            ending: Ending::after(error),
+        };
+        self.ended = Some(Instant::now());
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
+        self.journal.metrics.in_flight.dec();
+        self.journal.metrics.count(self, took);
+        self.journal.log.write(self, took);
+    }
+}
+
+impl Upstream {
+    /// The backend is asked, perhaps for the second time.
+    pub(crate) fn asked(&mut self) {
+        self.asked = Some(Instant::now());
+    }
+
+    /// The head of the backend's answer is here.
+    pub(crate) fn answered(&mut self) {
+        self.answered = Some(Instant::now());
+    }
+
+    /// How long the backend took to its head.
+    pub(crate) fn took(self) -> Option<Duration> {
+        self.answered?.checked_duration_since(self.asked?)
+    }
+}
+
+impl Outcome {
+    /// The name in logs and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Undecided => "undecided",
+            Self::Forwarded => "forwarded",
+            Self::Answered => "answered",
+            Self::Preflight => "preflight",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+impl Ending {
+    fn after(error: Option<&Error>) -> Self {
+        match error.map(Error::esource) {
+            None => Self::Complete,
+            Some(ErrorSource::Downstream) => Self::ClientLeft,
+            Some(_) => Self::Failed,
+        }
+    }
+
+    /// The name in logs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Complete => "complete",
+            Self::ClientLeft => "client_left",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The method in words of our own: what a client invents is neither logged nor counted by name.
+fn known(method: &Method) -> Option<&'static str> {
+    const KNOWN: [&str; 9] =
+        ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
+    KNOWN.into_iter().find(|known| *known == method.as_str())
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP",
+    }
+}
+
+fn tls_version(version: &str) -> &'static str {
+    match version {
+        "TLSv1.2" => "TLSv1.2",
+        "TLSv1.3" => "TLSv1.3",
+        _ => "TLS",
+    }
+}

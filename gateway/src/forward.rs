@@ -1,0 +1,147 @@
+//! Getting an admitted request to the backend.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use http::{
+    HeaderName,
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
+};
+use memoric_contract::{ASSERTION_HEADER, Assertion, AssertionKey, Demands};
+use pingora::{
+    Error, ErrorType, Result,
+    connectors::L4Connect,
+    http::RequestHeader,
+    prelude::HttpPeer,
+    protocols::l4::{socket::SocketAddr, stream::Stream},
+    upstreams::peer::Peer as _,
+};
+use tokio::net::UnixStream;
+
+use crate::{authz::Permit, backend::ensure_peer, config::{Channel, Timeouts}, exchange::Exchange};
+
+/// The way of requests to the backend.
+pub(crate) struct Forward {
+    channel: Channel,
+    key: AssertionKey,
+    exchange: Duration,
+}
+
+/// Connects to a Unix socket, and makes sure who listens there.
+struct Trusted {
+    path: PathBuf,
+    uid: u32,
+}
+
+impl Forward {
+    pub(crate) fn new(channel: Channel, key: AssertionKey, timeouts: Timeouts) -> Self {
+        Self { channel, key, exchange: timeouts.exchange }
+    }
+
+    /// Where the backend is.
+    pub(crate) fn peer(&self) -> Result<Box<HttpPeer>> {
+        let mut peer = match &self.channel {
+            Channel::Loopback(addr) => HttpPeer::new(addr, false, String::new()),
+            Channel::Unix { path, uid } => {
+                let mut peer = HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?;
+                if let Some(options) = peer.get_mut_peer_options() {
+                    options.custom_l4 = Some(Arc::new(Trusted { path: path.clone(), uid: *uid }));
+                }
+                peer
+            }
+        };
+        if let Some(options) = peer.get_mut_peer_options() {
+            options.connection_timeout = Some(CONNECT);
+            options.total_connection_timeout = Some(CONNECT);
+            options.read_timeout = Some(self.exchange);
+            options.write_timeout = Some(self.exchange);
+            options.idle_timeout = Some(IDLE);
+        }
+        Ok(Box::new(peer))
+    }
+
+    /// Makes `head` say what we know, for one attempt, and nothing else that a client said.
+    pub(crate) fn prepare(
+        &self,
+        head: &mut RequestHeader,
+        permit: &Permit,
+        exchange: &Exchange,
+    ) -> Result<()> {
+        let client = exchange.client.ok_or_else(|| fault("the client has no address"))?;
+        let keep_credential = permit.operation().demands() == Demands::Refresh;
+        let unwanted: Vec<HeaderName> = head
+            .headers
+            .keys()
+            .filter(|name| !PASSED.contains(name) && !(keep_credential && *name == AUTHORIZATION))
+            .cloned()
+            .collect();
+        for name in &unwanted {
+            head.remove_header(name);
+        }
+        head.set_uri(permit.target().uri().clone());
+        head.insert_header(HOST, BACKEND)?;
+        head.insert_header(REQUEST_ID, exchange.id.to_string())?;
+
+        let assertion = Assertion {
+            method: head.method.as_str(),
+            target: permit.target().as_str(),
+            operation: permit.operation().name(),
+            request: exchange.id,
+            client,
+            caller: permit.caller(),
+        };
+        let signed = self.key.sign(&assertion, now());
+        head.insert_header(ASSERTION_HEADER, signed)
+    }
+}
+
+#[async_trait]
+impl L4Connect for Trusted {
+    async fn connect(&self, _: &SocketAddr) -> Result<Stream> {
+        let stream = UnixStream::connect(&self.path)
+            .await
+            .map_err(|error| Error::because(ErrorType::ConnectError, "the backend's socket", error))?;
+        ensure_peer(&stream, self.uid)
+            .map_err(|error| Error::because(ErrorType::ConnectError, "the backend's socket", error))?;
+        Ok(Stream::from(stream))
+    }
+}
+
+impl fmt::Debug for Trusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.fmt(f)
+    }
+}
+
+/// A fault of ours in forwarding.
+pub(crate) fn fault(what: &'static str) -> Box<Error> {
+    Error::explain(ErrorType::InternalError, what)
+}
+
+/// Names a request in answers, and in what is sent to the backend.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names in the answers of the backend that are for the gateway alone.
+pub(crate) const INTERNAL_PREFIX: &str = "x-memoric-";
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What the backend reads of a client's head. A list of what it does not would never be complete.
+const PASSED: [HeaderName; 5] = [CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT];
+
+/// The name that the backend is asked by.
+const BACKEND: &str = "backend";
+
+/// How long the backend may take to let us in.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long a connection to the backend is kept for the next request.
+const IDLE: Duration = Duration::from_secs(30);
+

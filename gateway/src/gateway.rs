@@ -1,0 +1,241 @@
+//! A gateway, from its settings to its last request.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use thiserror::Error;
+use tokio::{select, sync::oneshot, time::timeout};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use crate::{
+    config::Config,
+    exchange::Exchanges,
+    listener::{CertificateError, Listener, Reception, server_config},
+    metrics::Metrics,
+    private::Private,
+    proxy::Proxy,
+};
+
+/// A gateway that has its ports and is ready to serve.
+pub struct Gateway {
+    http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+    listeners: Vec<Listener>,
+    private: Option<Private>,
+    reception: Arc<Reception<Proxy>>,
+    background: Background,
+}
+
+/// Why a gateway could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A port is taken, or not ours to take.
+    #[error("{setting}: cannot listen on {addr}")]
+    Listen {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The port, with its address.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Two metrics have one name.
+    #[error("the metrics cannot be kept")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Work that goes on beside requests, until the gateway has ended or is dropped.
+pub(crate) struct Background {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Gateway {
+    /// Takes the ports and builds everything, but serves nobody yet.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let https = match &config.https {
+            Some(https) => Some((https.addr, server_config(https)?)),
+            None => None,
+        };
+        let http = config.http.map(|addr| listen("gateway.http", addr, None)).transpose()?;
+        let https =
+            https.map(|(addr, tls)| listen("gateway.https", addr, Some(tls))).transpose()?;
+        let private = match config.metrics {
+            Some(addr) => Some(
+                Private::bind(addr, Arc::clone(&metrics))
+                    .await
+                    .map_err(unheard("gateway.metrics", addr))?,
+            ),
+            None => None,
+        };
+
+        let background = Background::new();
+        let exchanges = Exchanges::new(Arc::clone(&metrics));
+        background.spawn(Arc::clone(&exchanges).tend_log());
+        let proxy = Proxy::new(&config, Arc::clone(&exchanges), Arc::clone(&metrics), &background);
+        Ok(Self {
+            http: http.as_ref().map(Listener::addr),
+            https: https.as_ref().map(Listener::addr),
+            listeners: http.into_iter().chain(https).collect(),
+            private,
+            reception: Reception::new(proxy, &config, exchanges, metrics),
+            background,
+        })
+    }
+
+    /// Where clients connect in clear.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Where clients connect by TLS.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.https
+    }
+
+    /// Where Prometheus connects.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.private.as_ref().map(Private::addr)
+    }
+
+    /// Serves until `shutdown` resolves, then lets requests in flight end.
+    ///
+    /// What goes on beside requests ends after them: they need it to the last.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let beside = Background::new();
+        let (stop, stopped) = oneshot::channel::<()>();
+        if let Some(private) = self.private {
+            beside.spawn(private.run(async { drop(stopped.await) }));
+        }
+        self.reception.run(self.listeners, shutdown).await;
+        self.background.end().await;
+        drop(stop);
+        let _ = timeout(LAST_SCRAPE, beside.idle()).await;
+        beside.end().await;
+    }
+}
+
+impl Background {
+    pub(crate) fn new() -> Self {
+        let stop = CancellationToken::new();
+        Self { tasks: TaskTracker::new(), _stop: stop.clone().drop_guard(), stop }
+    }
+
+    /// Does `work` until it ends or is no longer needed.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Resolves when all work has ended by itself.
+    async fn idle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Ends all work, wherever it stands.
+    async fn end(self) {
+        self.stop.cancel();
+        self.idle().await;
+    }
+}
+
+fn listen(
+    setting: &'static str,
+    addr: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+) -> Result<Listener, StartError> {
+    Listener::bind(addr, tls).map_err(unheard(setting, addr))
+}
+
+fn unheard(setting: &'static str, addr: SocketAddr) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Listen { setting, addr, source }
+}
+
+/// How long the last scrape may take.
+const LAST_SCRAPE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use memoric_config::Settings;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::config::tests::environment;
+
+    fn settings() -> Settings {
+        let mut settings = Settings::default();
+        settings.gateway.http = Some(([127, 0, 0, 1], 0).into());
+        settings.gateway.https = None;
+        settings.gateway.metrics = ([127, 0, 0, 1], 0).into();
+        settings
+    }
+
+    async fn bind(settings: &Settings) -> Result<Gateway, StartError> {
+        Gateway::bind(Config::new(settings, &environment()).unwrap()).await
+    }
+
+    async fn ask(addr: SocketAddr, path: &str) -> String {
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_gateway_counts_what_it_did_where_clients_do_not_come() {
+        let gateway = bind(&settings()).await.unwrap();
+        let (http, metrics) = (gateway.http_addr().unwrap(), gateway.metrics_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(gateway.run(async { drop(stopped.await) }));
+
+        ask(http, "/nowhere").await;
+        let counted = ask(metrics, "/metrics").await;
+        stop.send(()).unwrap();
+        running.await.unwrap();
+
+        assert!(counted.contains("memoric_gateway_requests_total{"), "{counted}");
+        assert!(!counted.contains("nowhere"), "labels are words of our own");
+        assert!(TcpStream::connect(http).await.is_err());
+        assert!(TcpStream::connect(metrics).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_named() {
+        let first = bind(&settings()).await.unwrap();
+        let mut settings = settings();
+        settings.gateway.http = first.http_addr();
+
+        let refused = bind(&settings).await.err().unwrap().to_string();
+
+        let addr = first.http_addr().unwrap();
+        assert_eq!(refused, format!("gateway.http: cannot listen on {addr}"));
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_counts_for_nobody_opens_no_private_port() {
+        let mut settings = settings();
+        settings.observability.metrics.enabled = false;
+
+        assert_eq!(bind(&settings).await.unwrap().metrics_addr(), None);
+    }
+}

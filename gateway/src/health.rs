@@ -1,0 +1,210 @@
+//! Whether the service is there, can serve, and what it needs for that.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use memoric_contract::Operation;
+use redis::{Client, aio::MultiplexedConnection};
+use serde_json::{Value, json};
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+use tokio::time::{sleep, timeout};
+
+use crate::{backend::BackendClient, metrics::Metrics};
+
+/// Probes what the gateway depends on, and answers from the last probe: however many ask, the
+/// dependencies are asked twice a second.
+pub(crate) struct Health {
+    probed: ArcSwap<Probed>,
+    backend: Arc<BackendClient>,
+    redis: Client,
+    metrics: Arc<Metrics>,
+    began: Instant,
+    began_at: SystemTime,
+}
+
+/// What the last probe found.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Probed {
+    backend: bool,
+    database: bool,
+    redis: bool,
+}
+
+impl Health {
+    pub(crate) fn new(backend: Arc<BackendClient>, redis: Client, metrics: Arc<Metrics>) -> Self {
+        Self {
+            probed: ArcSwap::default(),
+            backend,
+            redis,
+            metrics,
+            began: Instant::now(),
+            began_at: SystemTime::now(),
+        }
+    }
+
+    /// Probes until it is dropped.
+    pub(crate) async fn watch(&self) {
+        let mut redis = None;
+        loop {
+            let (backend, redis) = tokio::join!(self.backend.health(), self.ping(&mut redis));
+            let database = backend.as_ref().is_ok_and(|health| health.database);
+            let probed = Probed { backend: backend.is_ok(), database, redis };
+            self.metrics.backend_up.set(i64::from(probed.backend));
+            self.metrics.redis_up.set(i64::from(probed.redis));
+            if let Err(error) = backend {
+                tracing::debug!(%error, "the backend is not healthy");
+            }
+            if **self.probed.load() != probed {
+                tracing::info!(probed.backend, probed.database, probed.redis, "health changed");
+            }
+            self.probed.store(Arc::new(probed));
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// The answer to one of the operations that ask, and whether it is good news.
+    pub(crate) fn answer(&self, operation: Operation) -> Option<(bool, Value)> {
+        let ready = self.probed.load().can_serve();
+        match operation {
+            Operation::ShowService => Some((true, self.service())),
+            Operation::ShowHealth => Some((true, self.liveness())),
+            Operation::ShowReadiness if ready => Some((true, self.readiness())),
+            Operation::ShowReadiness => Some((false, json!({ "detail": self.readiness() }))),
+            Operation::ShowDetailedHealth => Some((true, self.details())),
+            _ => None,
+        }
+    }
+
+    async fn ping(&self, connection: &mut Option<MultiplexedConnection>) -> bool {
+        let attempt = async {
+            let mut open = match connection.take() {
+                Some(open) => open,
+                None => self.redis.get_multiplexed_async_connection().await?,
+            };
+            let () = redis::cmd("PING").exec_async(&mut open).await?;
+            redis::RedisResult::Ok(open)
+        };
+        *connection = timeout(PATIENCE, attempt).await.ok().and_then(Result::ok);
+        connection.is_some()
+    }
+
+    fn service(&self) -> Value {
+        let uptime = self.began.elapsed().as_secs();
+        let (hours, minutes, seconds) = (uptime / 3600, uptime / 60 % 60, uptime % 60);
+        json!({
+            "status": "ok",
+            "service": "memoric-api",
+            "start_time": stamp(self.began_at),
+            "uptime_seconds": uptime,
+            "uptime_human": format!("{hours}:{minutes:02}:{seconds:02}"),
+        })
+    }
+
+    fn liveness(&self) -> Value {
+        json!({
+            "status": "healthy",
+            "message": "Service is alive",
+            "details": { "uptime_seconds": self.began.elapsed().as_secs() },
+            "timestamp": stamp(SystemTime::now()),
+        })
+    }
+
+    fn readiness(&self) -> Value {
+        let probed = **self.probed.load();
+        json!({
+            "status": probed.status(),
+            "message": match probed.status() {
+                "healthy" => "Service is ready to handle traffic",
+                "degraded" => "Service is ready to handle traffic, without its courier of revocations",
+                _ => "Service cannot handle traffic",
+            },
+            "details": {
+                "database": component(probed.can_serve(), "Database"),
+                "redis": component(probed.redis, "Redis"),
+                "authentication": feature(),
+                "audit_logging": feature(),
+            },
+            "timestamp": stamp(SystemTime::now()),
+        })
+    }
+
+    fn details(&self) -> Value {
+        let probed = **self.probed.load();
+        json!({
+            "service": self.service(),
+            "liveness": self.liveness(),
+            "readiness": self.readiness(),
+            "backend": component(probed.backend, "Backend"),
+            "database": component(probed.can_serve(), "Database"),
+            "redis": component(probed.redis, "Redis"),
+            "features": {
+                "authentication": "enabled",
+                "audit_logging": "enabled",
+                "metrics": "enabled",
+                "cors": "enabled",
+            },
+            "timestamp": stamp(SystemTime::now()),
+        })
+    }
+}
+
+impl Probed {
+    /// Redis only brings revocations sooner, so the service serves without it.
+    fn can_serve(self) -> bool {
+        self.backend && self.database
+    }
+
+    fn status(self) -> &'static str {
+        match (self.can_serve(), self.redis) {
+            (true, true) => "healthy",
+            (true, false) => "degraded",
+            (false, _) => "unhealthy",
+        }
+    }
+}
+
+fn component(is_up: bool, name: &str) -> Value {
+    let status = if is_up { "healthy" } else { "unhealthy" };
+    json!({ "healthy": is_up, "status": status, "message": format!("{name} is {status}") })
+}
+
+fn feature() -> Value {
+    json!({ "enabled": true, "status": "enabled" })
+}
+
+/// A computed time, as existing clients read it: six digits, and the zone.
+fn stamp(time: SystemTime) -> String {
+    OffsetDateTime::from(time).to_offset(UtcOffset::UTC).format(STAMP).unwrap_or_default()
+}
+
+const STAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]+00:00");
+
+/// Between two probes.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long Redis may take to answer.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_needed_to_serve_makes_unready() {
+        let probed = |backend, database, redis| Probed { backend, database, redis }.status();
+        assert_eq!(probed(true, true, true), "healthy");
+        assert_eq!(probed(true, true, false), "degraded");
+        assert_eq!(probed(true, false, true), "unhealthy");
+        assert_eq!(probed(false, false, true), "unhealthy");
+        assert_eq!(Probed::default().status(), "unhealthy", "before the first probe nothing is known");
+    }
+
+    #[test]
+    fn a_time_is_written_as_the_python_server_wrote_it() {
+        assert_eq!(stamp(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000+00:00");
+    }
+}

@@ -1,0 +1,36 @@
+//! The only way in.
+//!
+//! A client arrives at the [`listener`] and is handed to Pingora's engine, whose phases
+//! `proxy.rs` lists. `pipeline.rs` decides what becomes of each request: it is one function, and
+//! every check is in it, in order. `forward.rs` prepares a request for the backend, `respond.rs`
+//! answers in its place, and what came of it hangs on the `Exchange`.
+
+mod access_log;
+mod authn;
+mod authz;
+mod backend;
+pub mod command;
+mod config;
+mod cors;
+mod credential;
+mod exchange;
+mod forward;
+mod framing;
+mod gateway;
+mod health;
+mod limits;
+mod listener;
+mod metrics;
+mod pipeline;
+mod private;
+mod proxy;
+mod rejection;
+mod request;
+mod respond;
+mod revocation;
+mod routes;
+mod target;
+
+pub use config::Config;
+pub use gateway::{Gateway, StartError};
+pub use listener::CertificateError;

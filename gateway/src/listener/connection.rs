@@ -1,0 +1,220 @@
+//! Where a client's connection stands, and how long it may stand there.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+};
+
+use pingora::{protocols::http::ServerSession, proxy::Session};
+use tokio::time::{Instant, sleep_until};
+
+use super::downstream::Downstream;
+use crate::config::{Bounds, Timeouts};
+
+/// Where a client's connection stands, shared by its stream, its engine and its watch.
+pub(crate) struct Connection {
+    timeouts: Timeouts,
+    /// How many bytes a request head may take before it is cut.
+    head_bytes: usize,
+    state: Mutex<State>,
+}
+
+/// What a connection came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    /// Nothing was left half said.
+    Clean,
+    /// Bytes came in that never became a request.
+    Unparsed(Fault),
+}
+
+/// Why bytes never became a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    /// The head did not end in time.
+    Late,
+    /// The head did not end within its bound.
+    Oversized,
+    /// The parser answered in our place.
+    Malformed,
+    /// The client went away in the middle.
+    Abandoned,
+}
+
+struct State {
+    phase: Phase,
+    since: Instant,
+    /// Bytes of the head so far.
+    head: usize,
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// HTTP/2 has been agreed on, and its preface is awaited.
+    Preface,
+    /// HTTP/2 is spoken; each stream has a deadline of its own.
+    Multiplexed,
+    /// HTTP/1, and the first byte of a head is awaited.
+    Idle,
+    /// HTTP/1, and the rest of a head is awaited.
+    Head,
+    /// HTTP/1, and a request is being answered.
+    Exchange,
+}
+
+impl Connection {
+    pub(crate) fn http1(timeouts: Timeouts, bounds: Bounds) -> Arc<Self> {
+        Self::new(Phase::Idle, timeouts, bounds)
+    }
+
+    pub(crate) fn http2(timeouts: Timeouts, bounds: Bounds) -> Arc<Self> {
+        Self::new(Phase::Preface, timeouts, bounds)
+    }
+
+    fn new(phase: Phase, timeouts: Timeouts, bounds: Bounds) -> Arc<Self> {
+        let state = State { phase, since: Instant::now(), head: 0, fault: None };
+        let head_bytes = bounds.header_bytes.saturating_mul(LENIENCE);
+        Arc::new(Self { timeouts, head_bytes, state: Mutex::new(state) })
+    }
+
+    /// The HTTP/1 connection that `session` came by. Streams of HTTP/2 have none of their own.
+    pub(crate) fn of(session: &Session) -> Option<&Self> {
+        Self::behind(&session.downstream_session)
+    }
+
+    pub(crate) fn behind(session: &ServerSession) -> Option<&Self> {
+        let downstream = (**session.stream()?).as_any().downcast_ref::<Downstream>()?;
+        Some(downstream.connection())
+    }
+
+    /// The engine waits for the next head.
+    pub(super) fn wait(&self) {
+        self.state().enter(Phase::Idle);
+    }
+
+    /// The engine has a whole head.
+    pub(crate) fn parsed(&self) {
+        self.state().enter(Phase::Exchange);
+    }
+
+    /// How many bytes the engine may read; `None` is any number.
+    pub(super) fn room(&self) -> Option<usize> {
+        let state = self.state();
+        match state.phase {
+            Phase::Idle => Some(self.head_bytes),
+            Phase::Head => Some(self.head_bytes.saturating_sub(state.head)),
+            Phase::Preface | Phase::Multiplexed | Phase::Exchange => None,
+        }
+    }
+
+    /// The engine has read `bytes`.
+    pub(super) fn read(&self, bytes: usize) {
+        let mut state = self.state();
+        match state.phase {
+            Phase::Idle => {
+                state.enter(Phase::Head);
+                state.head = bytes;
+            }
+            Phase::Preface => {
+                state.head += bytes;
+                if state.head >= PREFACE {
+                    state.enter(Phase::Multiplexed);
+                }
+            }
+            Phase::Head => state.head += bytes,
+            Phase::Multiplexed | Phase::Exchange => {}
+        }
+    }
+
+    /// The engine writes. Before it has a head, that can only be a parser's refusal.
+    pub(super) fn write(&self) {
+        let mut state = self.state();
+        if state.phase == Phase::Head {
+            state.fault.get_or_insert(Fault::Malformed);
+        }
+    }
+
+    /// The head is longer than it may be.
+    pub(super) fn overflow(&self) {
+        self.state().fault.get_or_insert(Fault::Oversized);
+    }
+
+    /// When it has stood where it stands for too long.
+    fn deadline(&self) -> Option<Instant> {
+        let state = self.state();
+        let limit = match state.phase {
+            Phase::Preface | Phase::Head => self.timeouts.head,
+            Phase::Idle => self.timeouts.idle,
+            Phase::Exchange => self.timeouts.exchange,
+            Phase::Multiplexed => return None,
+        };
+        state.since.checked_add(limit)
+    }
+
+    /// Lets `work`, which serves this connection, run for as long as the connection may live.
+    pub(super) async fn watch(&self, work: impl Future<Output = ()>) -> End {
+        let mut work = pin!(work);
+        let mut alarm = pin!(sleep_until(self.deadline().unwrap_or_else(Instant::now)));
+        // Phases change while `work` is polled and nowhere else. So one timer does for all of
+        // them: it is moved forward when a deadline comes nearer, and otherwise left to ring early.
+        poll_fn(|cx| {
+            if work.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(self.end(Fault::Abandoned));
+            }
+            while let Some(deadline) = self.deadline() {
+                if deadline < alarm.deadline() || alarm.is_elapsed() {
+                    alarm.as_mut().reset(deadline);
+                }
+                if alarm.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                if alarm.deadline() >= deadline {
+                    return Poll::Ready(self.end(Fault::Late));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn end(&self, otherwise: Fault) -> End {
+        let state = self.state();
+        match state.phase {
+            Phase::Head => End::Unparsed(state.fault.unwrap_or(otherwise)),
+            Phase::Preface if state.head > 0 => End::Unparsed(otherwise),
+            _ => End::Clean,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn enter(&mut self, phase: Phase) {
+        *self = Self { phase, since: Instant::now(), head: 0, fault: None };
+    }
+}
+
+impl Fault {
+    /// The name in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Oversized => "oversized",
+            Self::Malformed => "malformed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// A head somewhat over its bound is refused in words by the checks that count it; one so many
+/// times over it is cut while it is read.
+const LENIENCE: usize = 2;
+
+/// How many bytes an HTTP/2 client says hello with.
+const PREFACE: usize = 24;

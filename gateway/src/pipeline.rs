@@ -1,0 +1,104 @@
+//! Every check a request must pass, in order.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use memoric_contract::{AnsweredBy, Operation, token::TokenKeys};
+
+use crate::{
+    authn::Authenticator,
+    authz::{self, Permit},
+    config::{Bounds, Config},
+    cors::{self, Cors, Preflight},
+    credential::Credential,
+    exchange::Exchange,
+    framing,
+    limits::Limits,
+    rejection::Rejection,
+    request::Request,
+    revocation::Revocations,
+    routes::{self, Routes},
+    target::Target,
+};
+
+/// What the checks need to know.
+pub(crate) struct Pipeline {
+    pub(crate) cors: Cors,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) revocations: Arc<Revocations>,
+    authenticator: Authenticator,
+    bounds: Bounds,
+    routes: Routes,
+}
+
+/// What is to be done with a request that was not rejected.
+pub(crate) enum Decision {
+    /// Send it on.
+    Forward(Permit),
+    /// Answer it from what the gateway knows.
+    Answer(Operation),
+    /// Answer the browser that wonders whether it may ask.
+    Preflight(Preflight),
+}
+
+impl Pipeline {
+    pub(crate) fn new(config: &Config, limits: Arc<Limits>, revocations: Arc<Revocations>) -> Self {
+        Self {
+            cors: Cors::new(config.cors.clone()),
+            limits,
+            revocations,
+            authenticator: Authenticator::new(TokenKeys::hs256(config.signing_secret.expose())),
+            bounds: config.bounds,
+            routes: Routes::new(),
+        }
+    }
+
+    /// Decides what happens to `request`.
+    ///
+    /// The steps run top to bottom and there is no other way through. What costs us least comes
+    /// first, and nothing is trusted until `verify` has returned. What is learnt on the way is
+    /// noted in `exchange`, for the log and the answer.
+    pub(crate) async fn decide(
+        &self,
+        request: &Request<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Decision, Rejection> {
+        // Is it a request at all, and can we afford it?
+        exchange.page = self.cors.allow(request);
+        framing::check(request, self.bounds)?;
+        let target = Target::parse(request.target())?;
+        exchange.budget = Some(self.limits.charge_client(request.client)?);
+        if cors::is_preflight(request) {
+            let methods = routes::methods(&target)?;
+            return self.cors.preflight(request, &methods).map(Decision::Preflight);
+        }
+        let operation = self.routes.find(request.method(), &target)?;
+        exchange.operation = Some(operation);
+        self.cors.ensure_allowed(request)?;
+
+        // Who is asking?
+        let identity = match Credential::read(request.headers(), operation.demands())? {
+            Credential::AccessToken(token) => Some(self.authenticator.verify(token, now())?),
+            Credential::Nothing | Credential::RefreshToken => None,
+        };
+        if let Some(identity) = &identity {
+            exchange.caller = Some((identity.user, identity.presented.kind()));
+            self.revocations.ensure_live(identity).await?;
+        }
+        let budget = self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
+        exchange.budget = budget.or(exchange.budget);
+
+        // May they?
+        let permit = authz::authorize(identity.as_ref(), operation, target)?;
+        Ok(match operation.answered_by() {
+            AnsweredBy::Gateway => Decision::Answer(operation),
+            AnsweredBy::Backend => Decision::Forward(permit),
+        })
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

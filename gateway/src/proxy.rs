@@ -1,0 +1,205 @@
+//! Pingora's phases, each handed to the module that knows what to do.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Version, header::EXPECT};
+use memoric_contract::AssertionKey;
+use pingora::{
+    Error, ErrorSource, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader, StatusCode},
+    prelude::HttpPeer,
+    proxy::{FailToProxy, ProxyHttp, Session},
+};
+
+use crate::{
+    authz::Permit,
+    backend::BackendClient,
+    config::Config,
+    exchange::{Exchange, Exchanges, Outcome},
+    forward::{Forward, fault},
+    gateway::Background,
+    health::Health,
+    limits::Limits,
+    metrics::Metrics,
+    pipeline::{Decision, Pipeline},
+    rejection::Rejection,
+    request::{self, Request},
+    respond,
+    revocation::{Courier, Feed, Revocations},
+};
+
+/// The gateway as Pingora's engine sees it.
+pub(crate) struct Proxy {
+    pipeline: Pipeline,
+    forward: Forward,
+    health: Arc<Health>,
+    exchanges: Arc<Exchanges>,
+    body_bytes: usize,
+}
+
+impl Proxy {
+    /// Builds every part once, and sets going what goes on beside requests.
+    pub(crate) fn new(
+        config: &Config,
+        exchanges: Arc<Exchanges>,
+        metrics: Arc<Metrics>,
+        background: &Background,
+    ) -> Self {
+        let key = AssertionKey::new(*config.assertion_key.expose());
+        let backend = Arc::new(BackendClient::new(config.backend.clone(), key.clone()));
+        let revocations = Arc::new(Revocations::new(Arc::clone(&backend), Arc::clone(&metrics)));
+        let limits = Arc::new(Limits::new(&config.limits));
+        let health = Arc::new(Health::new(Arc::clone(&backend), config.redis.clone(), metrics));
+
+        background.spawn(Feed { revocations: Arc::clone(&revocations), backend }.run());
+        let (redis, prefix) = (config.redis.clone(), &config.redis_prefix);
+        background.spawn(Courier::new(redis, prefix, Arc::clone(&revocations)).run());
+        let (tidied, watched) = (Arc::clone(&limits), Arc::clone(&health));
+        background.spawn(async move { tidied.tidy().await });
+        background.spawn(async move { watched.watch().await });
+        Self {
+            pipeline: Pipeline::new(config, limits, revocations),
+            forward: Forward::new(config.backend.clone(), key, config.timeouts),
+            health,
+            exchanges,
+            body_bytes: config.bounds.body_bytes,
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        self.exchanges.begin()
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+        exchange.open(session);
+        request::cleanse(session.req_header_mut());
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let decision = self.pipeline.decide(&Request::from(&*session), exchange).await;
+        match decision {
+            Ok(Decision::Forward(permit)) => {
+                exchange.outcome = Outcome::Forwarded;
+                exchange.permit = Some(permit);
+                invite_body(session).await?;
+                return Ok(false);
+            }
+            Ok(Decision::Answer(operation)) => match self.health.answer(operation) {
+                Some((is_good, body)) => {
+                    let status = if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                    respond::answer(session, exchange, status, &body).await?;
+                }
+                None => respond::reject(session, exchange, &Rejection::Internal).await?,
+            },
+            Ok(Decision::Preflight(preflight)) => respond::preflight(session, exchange, &preflight).await?,
+            Err(rejection) => respond::reject(session, exchange, &rejection).await?,
+        }
+        Ok(true)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.body_bytes += body.as_ref().map_or(0, Bytes::len);
+        if exchange.body_bytes > self.body_bytes {
+            return Err(Error::explain(ErrorType::HTTPStatus(TOO_LARGE), "the body is too large").into_down());
+        }
+        Ok(())
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        permit(exchange)?;
+        exchange.upstream.asked();
+        self.forward.peer()
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        head: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        self.forward.prepare(head, permit(exchange)?, exchange)
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        head: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.upstream.answered();
+        respond::sign_off(head, exchange)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let rejection = rejection_for(error);
+        if let Some(rejection) = rejection.filter(|_| session.response_written().is_none()) {
+            tracing::warn!(request = %exchange.id, %error, "not forwarded");
+            // What was not read of the body is still on its way.
+            session.set_keepalive(None);
+            if let Err(error) = respond::reject(session, exchange, &rejection).await {
+                tracing::debug!(request = %exchange.id, %error, "the client is gone");
+            }
+            return FailToProxy { error_code: rejection.status().as_u16(), can_reuse_downstream: false };
+        }
+        FailToProxy { error_code: 0, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.close(session, error);
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        true
+    }
+}
+
+/// The permit that this exchange won, without which nothing is forwarded.
+fn permit(exchange: &Exchange) -> Result<&Permit> {
+    exchange.permit.as_ref().ok_or_else(|| fault("forwarding without a permit"))
+}
+
+/// Asks for the body, now that it is wanted (RFC 9110, section 10.1.1).
+async fn invite_body(session: &mut Session) -> Result<()> {
+    let head = session.req_header();
+    if head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT) {
+        session.as_downstream_mut().write_continue_response().await?;
+    }
+    Ok(())
+}
+
+/// What the client is told of a fault. Nothing, where it is the client that is gone.
+fn rejection_for(error: &Error) -> Option<Rejection> {
+    match (error.esource(), error.etype()) {
+        (_, ErrorType::HTTPStatus(TOO_LARGE)) => Some(Rejection::BodyTooLarge),
+        (
+            ErrorSource::Downstream,
+            ErrorType::ConnectionClosed | ErrorType::WriteError | ErrorType::ReadError,
+        ) => None,
+        (ErrorSource::Downstream, _) => Some(Rejection::BodyIncomplete),
+        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => {
+            Some(Rejection::BackendLate)
+        }
+        (ErrorSource::Upstream, ErrorType::InvalidHTTPHeader | ErrorType::H1Error) => {
+            Some(Rejection::BackendUnusable)
+        }
+        (ErrorSource::Upstream, _) => Some(Rejection::BackendUnavailable),
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
+    }
+}
+
+/// The status of a body that is larger than its bound.
+const TOO_LARGE: u16 = 413;

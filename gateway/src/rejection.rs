@@ -1,0 +1,199 @@
+//! Every way the gateway can say no.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use thiserror::Error;
+
+/// Why a request went no further.
+///
+/// The message is for our logs. A client sees the status, the code and the sentence of
+/// [`detail`](Self::detail), none of which repeats anything that was sent.
+#[derive(Clone, Debug, Error, Eq, PartialEq)]
+pub(crate) enum Rejection {
+    #[error("the request can be read in two ways: {0}")]
+    Ambiguous(&'static str),
+    #[error("the request head exceeds its bounds")]
+    HeadTooLarge,
+    #[error("the request body exceeds its bound")]
+    BodyTooLarge,
+    #[error("the request body did not arrive whole")]
+    BodyIncomplete,
+    #[error("the request expects what is not offered")]
+    UnknownExpectation,
+    #[error("the request came from no address that can be charged")]
+    Unaccountable,
+    #[error("too many requests")]
+    TooMany { retry_after: Duration },
+    #[error("nothing is there")]
+    NotFound,
+    #[error("the method is not understood there")]
+    MethodNotAllowed { allow: String },
+    #[error("a page may not ask this: {0}")]
+    PreflightRefused(&'static str),
+    #[error("the request comes from a page that may not ask")]
+    ForeignOrigin,
+    #[error("no credential was presented")]
+    NoCredential,
+    #[error("more than one credential was presented")]
+    SeveralCredentials,
+    #[error("the credential was not accepted: {0}")]
+    BadCredential(&'static str),
+    #[error("the token has expired")]
+    TokenExpired,
+    #[error("the credential has been revoked")]
+    Revoked,
+    #[error("the role does not allow the operation")]
+    Forbidden,
+    #[error("another user's data was asked for")]
+    AnotherUser,
+    #[error("not served yet: {0}")]
+    NotImplemented(&'static str),
+    #[error("revocations could not be read")]
+    RevocationsUnavailable,
+    #[error("the backend cannot be reached")]
+    BackendUnavailable,
+    #[error("the backend did not answer in time")]
+    BackendLate,
+    #[error("the backend's answer cannot be used")]
+    BackendUnusable,
+    #[error("the gateway is at fault")]
+    Internal,
+}
+
+impl Rejection {
+    pub(crate) const fn status(&self) -> StatusCode {
+        match self {
+            Self::Ambiguous(_)
+            | Self::BodyIncomplete
+            | Self::Unaccountable
+            | Self::SeveralCredentials => StatusCode::BAD_REQUEST,
+            Self::NoCredential | Self::BadCredential(_) | Self::TokenExpired | Self::Revoked => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::PreflightRefused(_)
+            | Self::ForeignOrigin
+            | Self::Forbidden
+            | Self::AnotherUser => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::BackendUnusable => StatusCode::BAD_GATEWAY,
+            Self::RevocationsUnavailable | Self::BackendUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::BackendLate => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The stable name that clients, dashboards and audit records use.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::Ambiguous(_) | Self::Unaccountable => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyIncomplete => "body_incomplete",
+            Self::UnknownExpectation => "unknown_expectation",
+            Self::TooMany { .. } => "too_many_requests",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::PreflightRefused(_) | Self::ForeignOrigin => "origin_not_allowed",
+            Self::NoCredential => "unauthenticated",
+            Self::SeveralCredentials => "several_credentials",
+            Self::BadCredential(_) => "invalid_credentials",
+            Self::TokenExpired => "token_expired",
+            Self::Revoked => "credential_revoked",
+            Self::Forbidden | Self::AnotherUser => "forbidden",
+            Self::NotImplemented(_) => "not_implemented",
+            Self::RevocationsUnavailable => "revocation_unavailable",
+            Self::BackendUnavailable => "backend_unavailable",
+            Self::BackendLate => "backend_timeout",
+            Self::BackendUnusable => "bad_gateway",
+            Self::Internal => "internal_error",
+        }
+    }
+
+    /// The sentence that a client reads: the guide's, or the Python server's, where they have one.
+    pub(crate) const fn detail(&self) -> &'static str {
+        match self {
+            Self::Ambiguous(reason) | Self::PreflightRefused(reason) => reason,
+            Self::HeadTooLarge => "The request head is too large",
+            Self::BodyTooLarge => "The request body is too large",
+            Self::BodyIncomplete => "The request body is incomplete",
+            Self::UnknownExpectation => "Only 100-continue may be expected",
+            Self::Unaccountable => "The request came from no known address",
+            Self::TooMany { .. } => "Too many requests",
+            Self::NotFound => "Not Found",
+            Self::MethodNotAllowed { .. } => "Method Not Allowed",
+            Self::ForeignOrigin => "Pages of this origin may not ask",
+            Self::NoCredential => "Missing credentials",
+            Self::SeveralCredentials => "Present one credential only",
+            Self::BadCredential(_) | Self::Revoked => "Invalid credentials",
+            Self::TokenExpired => "Token expired",
+            Self::Forbidden | Self::AnotherUser => "Insufficient permissions",
+            Self::NotImplemented(what) => what,
+            Self::RevocationsUnavailable | Self::BackendUnavailable => {
+                "The service is unavailable, try again later"
+            }
+            Self::BackendLate => "The service took too long to answer",
+            Self::BackendUnusable | Self::Internal => "Something went wrong on our side",
+        }
+    }
+
+    /// What a client must present instead (RFC 6750, section 3).
+    pub(crate) const fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::NoCredential => Some(r#"Bearer realm="memoric""#),
+            Self::BadCredential(_) | Self::Revoked => {
+                Some(r#"Bearer realm="memoric", error="invalid_token""#)
+            }
+            Self::TokenExpired => Some(
+                r#"Bearer realm="memoric", error="invalid_token", error_description="Token expired""#,
+            ),
+            Self::Forbidden | Self::AnotherUser => {
+                Some(r#"Bearer realm="memoric", error="insufficient_scope""#)
+            }
+            _ => None,
+        }
+    }
+
+    /// After how many seconds it may go better. Never less than it takes, or it would be a lie.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::TooMany { retry_after } => Some(whole_seconds(*retry_after)),
+            Self::RevocationsUnavailable | Self::BackendUnavailable => Some(1),
+            _ => None,
+        }
+    }
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    seconds.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_as_told_has_waited_enough() {
+        let after =
+            |millis| Rejection::TooMany { retry_after: Duration::from_millis(millis) }.retry_after();
+        assert_eq!(after(0), Some(1));
+        assert_eq!(after(1000), Some(1));
+        assert_eq!(after(1001), Some(2));
+    }
+
+    #[test]
+    fn the_guides_sentences_are_kept() {
+        assert_eq!(Rejection::BadCredential("why").detail(), "Invalid credentials");
+        assert_eq!(Rejection::TokenExpired.detail(), "Token expired");
+        assert_eq!(Rejection::Forbidden.detail(), "Insufficient permissions");
+    }
+}

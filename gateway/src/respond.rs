@@ -1,0 +1,188 @@
+//! Answers that we write ourselves, and what every answer carries.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Method, StatusCode, Version,
+    header::{
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
+        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, EXPECT,
+        REFERRER_POLICY, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+};
+use memoric_contract::{Problem, problem::PROBLEM_JSON};
+use pingora::{Result, http::ResponseHeader, proxy::Session};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::{
+    cors::{ALLOWED_HEADERS, AllowedOrigin, Preflight},
+    exchange::{Exchange, Outcome},
+    forward::{INTERNAL_PREFIX, REQUEST_ID},
+    limits::Budget,
+    rejection::Rejection,
+};
+
+/// Tells the client no. The connection goes on only where the next request cannot be taken for
+/// the rest of this one.
+pub(crate) async fn reject(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    rejection: &Rejection,
+) -> Result<()> {
+    exchange.outcome = Outcome::Rejected;
+    exchange.code = Some(rejection.code());
+    tracing::debug!(request = %exchange.id, code = rejection.code(), reason = %rejection, "rejected");
+    let status = rejection.status();
+    let title = status.canonical_reason().unwrap_or_default();
+    let problem =
+        Problem::new(status.as_u16(), title, rejection.code(), rejection.detail(), exchange.id);
+
+    let mut head = ResponseHeader::build(status, None)?;
+    head.insert_header(CONTENT_TYPE, PROBLEM_JSON)?;
+    if let Rejection::MethodNotAllowed { allow } = rejection {
+        head.insert_header(ALLOW, allow)?;
+    }
+    if let Some(challenge) = rejection.challenge() {
+        head.insert_header(WWW_AUTHENTICATE, challenge)?;
+    }
+    if let Some(seconds) = rejection.retry_after() {
+        head.insert_header(RETRY_AFTER, seconds)?;
+    }
+    write(session, exchange, head, problem.to_json().into()).await
+}
+
+/// Answers from what the gateway knows.
+pub(crate) async fn answer(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    status: StatusCode,
+    body: &Value,
+) -> Result<()> {
+    exchange.outcome = Outcome::Answered;
+    let mut head = ResponseHeader::build(status, None)?;
+    head.insert_header(CONTENT_TYPE, "application/json")?;
+    write(session, exchange, head, body.to_string().into()).await
+}
+
+/// Tells a browser what its page may ask.
+pub(crate) async fn preflight(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    preflight: &Preflight,
+) -> Result<()> {
+    exchange.outcome = Outcome::Preflight;
+    let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, None)?;
+    head.insert_header(ACCESS_CONTROL_ALLOW_METHODS, &preflight.methods)?;
+    head.insert_header(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS)?;
+    head.insert_header(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_LIFE)?;
+    write(session, exchange, head, Bytes::new()).await
+}
+
+/// Adds what every answer carries, whoever wrote it, and takes away what is for us alone.
+pub(crate) fn sign_off(
+    head: &mut ResponseHeader,
+    exchange: &Exchange,
+) -> Result<()> {
+    let internal = |name: &&HeaderName| name.as_str().starts_with(INTERNAL_PREFIX);
+    let internal: Vec<_> = head.headers.keys().filter(internal).cloned().collect();
+    for name in internal.iter().chain([&SERVER]) {
+        head.remove_header(name);
+    }
+    head.insert_header(REQUEST_ID, exchange.id.to_string())?;
+    head.insert_header(VARY, "Origin")?;
+    head.insert_header(X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+    head.insert_header(REFERRER_POLICY, "no-referrer")?;
+    head.insert_header(CONTENT_SECURITY_POLICY, NOTHING_ACTIVE)?;
+    if !head.headers.contains_key(CACHE_CONTROL) {
+        head.insert_header(CACHE_CONTROL, "no-store")?;
+    }
+    if exchange.arrival.tls.is_some() {
+        head.insert_header(STRICT_TRANSPORT_SECURITY, "max-age=31536000")?;
+    }
+    if let Some(page) = &exchange.page {
+        share(head, page)?;
+    }
+    exchange.budget.map_or(Ok(()), |budget| tell_budget(head, budget))
+}
+
+async fn write(
+    session: &mut Session,
+    exchange: &Exchange,
+    mut head: ResponseHeader,
+    body: Bytes,
+) -> Result<()> {
+    if head.status != StatusCode::NO_CONTENT {
+        head.insert_header(CONTENT_LENGTH, body.len())?;
+    }
+    sign_off(&mut head, exchange)?;
+    if !is_read_whole(session).await {
+        session.set_keepalive(None);
+    }
+    let is_silent = body.is_empty() || session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), is_silent).await?;
+    if is_silent { Ok(()) } else { session.write_response_body(Some(body), true).await }
+}
+
+/// Whether all of the request was read, what little is left of it included. Bytes that were not
+/// read must never be parsed as the next request.
+async fn is_read_whole(session: &mut Session) -> bool {
+    if session.req_header().version == Version::HTTP_2 || session.is_body_empty() {
+        return true;
+    }
+    // Who expects 100-continue has sent nothing yet, and may or may not send it after our answer.
+    if session.req_header().headers.contains_key(EXPECT) {
+        return false;
+    }
+    timeout(DRAIN_TIME, drain(session)).await.unwrap_or(false)
+}
+
+async fn drain(session: &mut Session) -> bool {
+    let mut left = DRAIN_BYTES;
+    loop {
+        match session.read_request_body().await {
+            Ok(None) => return true,
+            Ok(Some(bytes)) if bytes.len() <= left => left -= bytes.len(),
+            Ok(Some(_)) | Err(_) => return false,
+        }
+    }
+}
+
+fn share(head: &mut ResponseHeader, page: &AllowedOrigin) -> Result<()> {
+    head.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, page.value())?;
+    head.insert_header(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED)?;
+    if page.with_credentials() {
+        head.insert_header(ACCESS_CONTROL_ALLOW_CREDENTIALS, "true")?;
+    }
+    Ok(())
+}
+
+/// Tells what is left (draft-ietf-httpapi-ratelimit-headers-10).
+fn tell_budget(head: &mut ResponseHeader, budget: Budget) -> Result<()> {
+    let Budget { burst, left, window } = budget;
+    let policy = HeaderValue::try_from(format!(r#""default";q={burst};w={window}"#));
+    let current = HeaderValue::try_from(format!(r#""default";r={left}"#));
+    if let (Ok(policy), Ok(current)) = (policy, current) {
+        head.insert_header("ratelimit-policy", policy)?;
+        head.insert_header("ratelimit", current)?;
+    }
+    Ok(())
+}
+
+/// We serve data, and nothing that a browser should run or frame.
+const NOTHING_ACTIVE: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// What a page may read of an answer besides its body.
+const EXPOSED: &str = "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy";
+
+/// Seconds that a browser may remember what it was told; Chromium keeps to two hours at most.
+const PREFLIGHT_LIFE: &str = "600";
+
+/// How much of a body nobody wants is read, so that its connection can be used again.
+const DRAIN_BYTES: usize = 64 * 1024;
+
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(1);

@@ -1,0 +1,73 @@
+//! Credentials that were good once.
+//!
+//! The truth is the backend's; the [`feed`] brings it here, and Redis as a courier brings it
+//! sooner. What is here is a list in memory, and the moment at which it was known to be complete.
+
+mod courier;
+mod feed;
+mod list;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use memoric_contract::{Identity, revocation::Revocation};
+
+use self::list::List;
+use crate::{backend::BackendClient, metrics::Metrics, rejection::Rejection};
+
+pub(crate) use self::{courier::Courier, feed::Feed};
+
+/// Knows which credentials were revoked.
+pub(crate) struct Revocations {
+    list: List,
+    backend: Arc<BackendClient>,
+    metrics: Arc<Metrics>,
+}
+
+impl Revocations {
+    pub(crate) fn new(backend: Arc<BackendClient>, metrics: Arc<Metrics>) -> Self {
+        Self { list: List::default(), backend, metrics }
+    }
+
+    /// Rejects an identity whose credential was revoked.
+    ///
+    /// Not knowing counts as revoked: where the list may be incomplete the backend is asked, and
+    /// where it does not answer nobody comes in.
+    pub(crate) async fn ensure_live(&self, identity: &Identity) -> Result<(), Rejection> {
+        if self.list.revokes(identity) {
+            return Err(Rejection::Revoked);
+        }
+        if self.list.is_complete(Instant::now(), TRUSTED) {
+            return Ok(());
+        }
+        match self.backend.is_live(identity).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Rejection::Revoked),
+            Err(error) => {
+                tracing::debug!(%error, "revocations cannot be read");
+                Err(Rejection::RevocationsUnavailable)
+            }
+        }
+    }
+
+    /// Takes note of a revocation, from wherever it was heard. Hearing it again does no harm.
+    pub(super) fn apply(&self, revocation: Revocation) {
+        self.list.add(revocation);
+    }
+
+    /// The list has everything that was committed before `at`.
+    pub(super) fn confirm(&self, at: Instant) {
+        self.list.confirm(at);
+        self.metrics.feed_confirmed(at);
+    }
+
+    /// Forgets what has ended by itself by `now`, in epoch seconds.
+    pub(super) fn forget_expired(&self, now: u64) {
+        self.list.forget_expired(now);
+    }
+}
+
+/// How long the list is trusted after it was known to be complete.
+const TRUSTED: Duration = Duration::from_secs(1);

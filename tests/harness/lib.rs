@@ -1,0 +1,18 @@
+//! A whole Memoric, small enough to start for every test.
+//!
+//! [`World::start`] gives a test its own gateway, its own backend and its own database. The
+//! PostgreSQL and Redis processes behind them are real and shared by the whole run.
+
+mod binary;
+mod daemon;
+mod deployment;
+mod person;
+mod servers;
+mod world;
+
+pub use binary::{Program, Started, checkout, free_address, program};
+pub use daemon::{Daemon, scratch};
+pub use deployment::{Deployment, Recipe};
+pub use person::{PASSWORD, Person};
+pub use servers::{DATABASE_PASSWORD, Servers, SUPERUSER_PASSWORD, postgres_program};
+pub use world::{ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};

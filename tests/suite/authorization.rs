@@ -1,0 +1,206 @@
+//! Who may do what, by the guide's table.
+
+use harness::{PASSWORD, Person, World};
+use memoric_contract::{Demands, Operation, Role};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn the_guides_table_holds_for_every_operation_and_role() {
+    let world = World::start().await;
+    let people = [
+        (Some(Role::Admin), world.person_with("root", &["admin"]).await),
+        (Some(Role::User), world.register("alice").await),
+        (Some(Role::Readonly), world.person_with("reader", &["readonly"]).await),
+        (None, world.person_with("nobody", &[]).await),
+    ];
+
+    for operation in Operation::ALL.into_iter().filter(|operation| operation.demands() == Demands::Access) {
+        for (role, person) in &people {
+            let may = role.is_some_and(|role| operation.needs().is_none_or(|permission| role.allows(permission)));
+            let answer = ask(&world, person, operation).await;
+            let is_refused = answer.status() == StatusCode::FORBIDDEN;
+            assert_eq!(is_refused, !may, "{operation:?} as {role:?}: {}", answer.status());
+            if is_refused {
+                assert_eq!(answer.json::<Value>().await.unwrap()["detail"], "Insufficient permissions");
+            } else {
+                assert!(answer.status() == StatusCode::NOT_IMPLEMENTED || !answer.status().is_server_error(), "{operation:?} as {role:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn readonly_cannot_create_and_nothing_is_stored() {
+    let world = World::start().await;
+    let reader = world.person_with("reader", &["readonly"]).await;
+
+    let answer = world.ask_as(&reader, Method::POST, "/memories").json(&json!({"content": "x"})).send().await.unwrap();
+
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    assert!(world.recall(&reader).await.is_empty(), "it may read");
+}
+
+#[tokio::test]
+async fn readonly_may_still_change_its_password() {
+    let world = World::start().await;
+    let reader = world.person_with("reader", &["readonly"]).await;
+
+    let change = json!({"old_password": PASSWORD, "new_password": "another-horse-battery"});
+    let answer = world.ask_as(&reader, Method::POST, "/auth/change-password").json(&change).send().await.unwrap();
+
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn anothers_memories_are_forbidden_and_ones_own_by_any_name_are_not() {
+    let world = World::start().await;
+    let (alice, bob) = (world.register("alice").await, world.register("bob").await);
+    world.remember(&alice, json!({"content": "mine"})).await;
+
+    let status = |person: &Person, query: String| {
+        let request = world.ask_as(person, Method::GET, &format!("/memories?{query}"));
+        async { request.send().await.unwrap().status() }
+    };
+
+    assert_eq!(status(&bob, format!("user_id={}", alice.id)).await, StatusCode::FORBIDDEN);
+    assert_eq!(status(&bob, "user_id=alice".to_owned()).await, StatusCode::FORBIDDEN);
+    assert_eq!(status(&bob, format!("user_id=%3{}", alice.id)).await, StatusCode::FORBIDDEN, "however it is spelt");
+    assert_eq!(status(&bob, format!("user_id={}", bob.id)).await, StatusCode::OK);
+    assert_eq!(status(&bob, "user_id=".to_owned()).await, StatusCode::OK, "empty is oneself");
+    let twice = format!("user_id={}&user_id={}", bob.id, alice.id);
+    assert_eq!(status(&bob, twice).await, StatusCode::BAD_REQUEST);
+    let disguised = format!("user_id={}&user%5Fid={}", bob.id, alice.id);
+    assert_eq!(status(&bob, disguised).await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_profile_is_for_its_owner_and_for_admins() {
+    let world = World::start().await;
+    let (alice, root) = (world.register("alice").await, world.person_with("root", &["admin"]).await);
+    let status = |person: &Person, name: &str| {
+        let request = world.ask_as(person, Method::GET, &format!("/auth/users/{name}"));
+        async { request.send().await.unwrap().status() }
+    };
+
+    assert_eq!(status(&alice, "alice").await, StatusCode::OK);
+    assert_eq!(status(&alice, "root").await, StatusCode::FORBIDDEN);
+    assert_eq!(status(&alice, "nobody").await, StatusCode::FORBIDDEN, "whether a name is taken is not told");
+    assert_eq!(status(&root, "alice").await, StatusCode::OK);
+    assert_eq!(status(&root, "nobody").await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_is_not_built_yet_says_so() {
+    let world = World::start().await;
+    let root = world.person_with("root", &["admin"]).await;
+    let unfilled = [
+        Operation::Logout,
+        Operation::CreateApiKey,
+        Operation::ListClusters,
+        Operation::RunPolicies,
+        Operation::ReadUserAudit,
+        Operation::ReadSecurityAudit,
+        Operation::CountAudit,
+        Operation::ListEventTypes,
+        Operation::ListSeverities,
+    ];
+
+    for operation in unfilled {
+        let answer = ask(&world, &root, operation).await;
+        assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED, "{operation:?}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{operation:?}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["code"], "not_implemented", "{operation:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_operation_does_not_exist() {
+    let world = World::start().await;
+    let root = world.person_with("root", &["admin"]).await;
+
+    for path in ["/nope", "/metrics", "/docs", "/internal/health", "/internal/revocations", "/internal/live", "/Memories"] {
+        let answer = world.ask_as(&root, Method::GET, path).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    let answer = world.ask_as(&root, Method::DELETE, "/memories").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(answer.headers()["allow"], "GET, POST");
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_can_do_nothing() {
+    let world = World::with(|settings| settings.cors.origins = vec!["https://app.example".to_owned()]).start().await;
+    let alice = world.register("alice").await;
+    let post = |origin: &str| {
+        let request = world.ask_as(&alice, Method::POST, "/memories").header("origin", origin).json(&json!({"content": "x"}));
+        async { request.send().await.unwrap() }
+    };
+
+    for origin in ["https://evil.example", "null", "https://app.example.evil", "http://app.example", "https://app.example:444"] {
+        let answer = post(origin).await;
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{origin}");
+        assert!(!answer.headers().contains_key("access-control-allow-origin"), "{origin}");
+        assert!(answer.headers()["vary"].to_str().unwrap().to_lowercase().contains("origin"), "{origin}");
+    }
+    assert!(world.recall(&alice).await.is_empty(), "nothing was stored");
+    let answer = post("https://app.example").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_without_a_credential() {
+    let world = World::with(|settings| settings.cors.origins = vec!["https://app.example".to_owned()]).start().await;
+    let preflight = |origin: &str| {
+        let request = world.ask(Method::OPTIONS, "/memories").header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        let request = request.header("access-control-request-headers", "authorization, content-type, x-api-key");
+        async { request.send().await.unwrap() }
+    };
+
+    let answer = preflight("https://app.example").await;
+    assert!(answer.status().is_success());
+    assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
+    let allowed = answer.headers()["access-control-allow-headers"].to_str().unwrap().to_lowercase();
+    assert!(["authorization", "content-type", "x-api-key"].iter().all(|name| allowed.contains(name)), "{allowed}");
+    assert!(!preflight("https://evil.example").await.headers().contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_when_to_come_back() {
+    let world = World::with(|settings| {
+        settings.gateway.limits.identity.per_second = 1.0;
+        settings.gateway.limits.identity.burst = 5;
+    })
+    .start()
+    .await;
+    let (alice, bob) = (world.register("alice").await, world.register("bob").await);
+
+    let mut refused = None;
+    for _ in 0..8 {
+        let answer = world.ask_as(&alice, Method::GET, "/memories").send().await.unwrap();
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some(answer);
+        }
+    }
+
+    let wait: u64 = refused.expect("eight are more than five").headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    assert!(world.recall(&bob).await.is_empty(), "another's budget is untouched");
+    tokio::time::sleep(std::time::Duration::from_secs(wait)).await;
+    assert!(world.recall(&alice).await.is_empty(), "the promise was honest");
+}
+
+async fn ask(world: &World, person: &Person, operation: Operation) -> Response {
+    let path = operation.path().replace("{username}", &person.name).replace("{user_id}", &person.id.to_string());
+    let method: Method = operation.method().parse().unwrap();
+    let body = match operation {
+        Operation::RememberMemory => json!({"content": "x"}),
+        Operation::ChangePassword => json!({"old_password": "not-the-password", "new_password": "another-horse-battery"}),
+        _ => json!({}),
+    };
+    let request = world.ask_as(person, method.clone(), &path);
+    let request = if method == Method::POST { request.json(&body) } else { request };
+    request.send().await.unwrap()
+}

@@ -1,0 +1,11 @@
+//! What Memoric promises, checked from the outside.
+#![cfg(test)]
+
+mod authentication;
+mod authorization;
+mod encryption;
+mod guide;
+mod isolation;
+mod shutdown;
+mod startup;
+mod up;

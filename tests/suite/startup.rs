@@ -1,0 +1,249 @@
+//! A process that cannot keep its promises does not start, and says why on one line.
+
+use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path, process::Output};
+
+use harness::{Recipe, Servers, World};
+use serde_json::json;
+
+const BOTH: [&str; 2] = ["memoric-backend", "memoric-gateway"];
+
+#[tokio::test]
+async fn a_secret_that_is_missing_short_or_a_sample_stops_the_start() {
+    let bad = [
+        ("MEMORIC_JWT_SECRET", "short"),
+        ("MEMORIC_JWT_SECRET", "your-secret-key-here"),
+        ("MEMORIC_JWT_SECRET", &"a".repeat(64)),
+        ("MEMORIC_JWT_SECRET", &"0123456789abcdef".repeat(4)),
+        ("MEMORIC_JWT_SECRET", &"INSECURE_DEV_SECRET_CHANGE_IN_PRODUCTION".repeat(2)),
+        ("MEMORIC_JWT_SECRET", ""),
+        ("MEMORIC_ASSERTION_KEY", "00"),
+        ("MEMORIC_ASSERTION_KEY", &"0".repeat(64)),
+    ];
+    let recipe = Recipe::new().await;
+    for program in BOTH {
+        for (name, value) in bad {
+            let refused = recipe.program(program).env(name, value).args(["serve"]).run();
+            assert_refused(&refused, &[name], &format!("{program} {name}={value}"));
+            assert!(value.is_empty() || value == "short" || !told(&refused).contains(value), "{program} shows {name}");
+        }
+    }
+    for name in ["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY", "MEMORIC_DB_PASSWORD"] {
+        let recipe = Recipe::new().await.unset(name);
+        assert_refused(&recipe.program("memoric-backend").args(["serve"]).run(), &[name], name);
+    }
+}
+
+#[tokio::test]
+async fn equal_secrets_are_refused() {
+    let recipe = Recipe::new().await;
+    let secret = recipe.value("MEMORIC_ASSERTION_KEY").to_owned();
+    for program in BOTH {
+        let refused = recipe.program(program).env("MEMORIC_JWT_SECRET", &secret).args(["serve"]).run();
+        assert_refused(&refused, &["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY"], program);
+    }
+}
+
+#[tokio::test]
+async fn a_secret_may_come_from_a_file_and_from_one_place_only() {
+    let recipe = Recipe::new().await;
+    let file = recipe.folder().join("jwt");
+    std::fs::write(&file, format!("{}\n", recipe.value("MEMORIC_JWT_SECRET"))).unwrap();
+    let file = file.display().to_string();
+
+    let both = recipe.program("memoric-gateway").env("MEMORIC_JWT_SECRET_FILE", &file).args(["serve"]).run();
+    assert_refused(&both, &["MEMORIC_JWT_SECRET", "MEMORIC_JWT_SECRET_FILE"], "both");
+    let memoric = recipe.unset("MEMORIC_JWT_SECRET").set("MEMORIC_JWT_SECRET_FILE", &file).start().await;
+    assert!(reqwest::get(format!("http://{}/ready", memoric.http)).await.unwrap().status().is_success());
+
+    let recipe = Recipe::new().await.unset("MEMORIC_JWT_SECRET");
+    let absent = recipe.program("memoric-gateway").env("MEMORIC_JWT_SECRET_FILE", "/nowhere/jwt").args(["serve"]).run();
+    assert_refused(&absent, &["MEMORIC_JWT_SECRET_FILE", "/nowhere/jwt"], "absent");
+}
+
+#[tokio::test]
+async fn a_setting_that_is_unknown_or_impossible_is_named_with_its_line() {
+    let recipe = Recipe::new().await;
+    let bad = [
+        ("privacy:\n  encrypt_contents: true\n", 2, "encrypt_content"),
+        ("privacy:\n  encrypt_content: maybe\n", 2, "privacy.encrypt_content"),
+        ("\nprivacy:\n  user_isolation: false\n", 3, "not yet"),
+        ("privacy:\n  allow_global_scope: true\n", 2, "not yet"),
+        ("auth:\n  access_token_ttl: 5\n", 2, "auth.access_token_ttl"),
+        ("auth:\n  registration: ajar\n", 2, "auth.registration"),
+        ("gateway:\n  limits:\n    keys: 0\n", 3, "gateway.limits.keys"),
+        ("cors:\n  origins: ['*']\n", 2, "cors.origins"),
+        ("cors:\n  origins: ['https://a.example/path']\n", 2, "cors.origins"),
+        ("obserability:\n  metrics:\n    enabled: true\n", 1, "observability"),
+        ("privacy: {encrypt_content: true}\nprivacy: {encrypt_content: false}\n", 2, "privacy"),
+        ("privacy: [\n", 1, "config.yaml"),
+    ];
+    for program in BOTH {
+        for (yaml, line, word) in bad {
+            let file = recipe.folder().join("config.yaml");
+            std::fs::write(&file, yaml).unwrap();
+            let refused = recipe.program(program).args(["serve", "--config", &file.display().to_string()]).run();
+            assert_refused(&refused, &[word, "config.yaml:"], &format!("{program}: {yaml}"));
+            if !yaml.ends_with("[\n") {
+                assert!(told(&refused).contains(&format!("config.yaml:{line}")), "{yaml}: {}", told(&refused));
+            }
+        }
+        let misspelt = recipe.program(program).env("MEMORIC_ENCRYPTON_KEY", "x").args(["serve"]).run();
+        assert_refused(&misspelt, &["MEMORIC_ENCRYPTON_KEY", "MEMORIC_ENCRYPTION_KEY"], "a misspelt variable");
+        let flag = recipe.program(program).args(["serve", "--set", "auth.acces_token_ttl=60"]).run();
+        assert_refused(&flag, &["auth.access_token_ttl"], "a misspelt flag");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_stops_the_gateway() {
+    let recipe = Recipe::new().await;
+    let other = Recipe::new().await;
+    let (key, other_key) = (recipe.value("MEMORIC_GATEWAY__TLS__KEY").to_owned(), other.value("MEMORIC_GATEWAY__TLS__KEY"));
+    let garbage = recipe.folder().join("garbage.pem");
+    std::fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let garbage = garbage.display().to_string();
+
+    for (name, value) in [
+        ("MEMORIC_GATEWAY__TLS__CERTIFICATE", "/nowhere/certificate.pem"),
+        ("MEMORIC_GATEWAY__TLS__CERTIFICATE", &garbage),
+        ("MEMORIC_GATEWAY__TLS__CERTIFICATE", &key),
+        ("MEMORIC_GATEWAY__TLS__KEY", "/nowhere/key.pem"),
+        ("MEMORIC_GATEWAY__TLS__KEY", other_key),
+    ] {
+        let refused = recipe.program("memoric-gateway").env(name, value).args(["serve"]).run();
+        assert_refused(&refused, &[value], &format!("{name}={value}"));
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_stops_the_start() {
+    let recipe = Recipe::new().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+
+    for (program, name) in [
+        ("memoric-gateway", "MEMORIC_HTTP"),
+        ("memoric-gateway", "MEMORIC_HTTPS"),
+        ("memoric-gateway", "MEMORIC_GATEWAY_METRICS"),
+        ("memoric-backend", "MEMORIC_BACKEND_METRICS"),
+    ] {
+        let refused = recipe.program(program).env(name, &address).args(["serve"]).run();
+        assert_refused(&refused, &[&address], &format!("{program} {name}"));
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_unmigrated_or_too_new_stops_the_backend() {
+    let recipe = Recipe::new().await;
+    let away = recipe.program("memoric-backend").env("MEMORIC_DATABASE__HOST", "/nowhere").args(["serve"]).run();
+    assert_refused(&away, &["database"], "away");
+    let wrong = recipe.program("memoric-backend").env("MEMORIC_DB_PASSWORD", "another password than that").args(["serve"]).run();
+    assert_refused(&wrong, &["memoric_"], "another password");
+
+    let servers = Servers::get().await;
+    let empty = Recipe::on(servers, servers.empty_database().await);
+    assert_refused(&empty.program("memoric-backend").args(["serve"]).run(), &["memoric-backend migrate"], "unmigrated");
+
+    let superuser = servers.superuser(recipe.value("MEMORIC_DATABASE__NAME")).await;
+    superuser.batch_execute(TOO_NEW).await.unwrap();
+    assert_refused(&recipe.program("memoric-backend").args(["serve"]).run(), &["schema"], "too new");
+}
+
+#[tokio::test]
+async fn a_wrong_but_valid_encryption_key_is_told_from_the_right_one() {
+    let recipe = Recipe::new().await;
+    let database = recipe.value("MEMORIC_DATABASE__NAME").to_owned();
+    let memoric = recipe.start().await;
+    drop(memoric);
+
+    let other = "q0w9e8r7t6y5u4i3o2p1a0s9d8f7g6h5j4k3l2z1x0c=";
+    let recipe = Recipe::on(Servers::get().await, database).set("MEMORIC_ENCRYPTION_KEY", other);
+    let refused = recipe.program("memoric-backend").args(["serve"]).run();
+
+    assert_refused(&refused, &["MEMORIC_ENCRYPTION_KEY"], "another key");
+    assert!(!told(&refused).contains(other));
+}
+
+#[tokio::test]
+async fn a_key_that_is_generated_is_kept_and_its_loss_is_noticed() {
+    let recipe = Recipe::new().await.unset("MEMORIC_ENCRYPTION_KEY");
+    let file = recipe.folder().join("encryption.key");
+    let recipe = recipe.set("MEMORIC_ENCRYPTION__GENERATED_KEY", &file.display().to_string());
+    let database = recipe.value("MEMORIC_DATABASE__NAME").to_owned();
+    let memoric = recipe.start().await;
+    assert_eq!(mode(&file), 0o600);
+    let kept = std::fs::read(&file).unwrap();
+    drop(memoric.backend);
+    drop(memoric.gateway);
+
+    let elsewhere = Recipe::on(Servers::get().await, database).unset("MEMORIC_ENCRYPTION_KEY");
+    let lost = elsewhere.folder().join("encryption.key");
+    let elsewhere = elsewhere.set("MEMORIC_ENCRYPTION__GENERATED_KEY", &lost.display().to_string());
+    assert_refused(&elsewhere.program("memoric-backend").args(["serve"]).run(), &["key"], "lost");
+    std::fs::write(&lost, kept).unwrap();
+    elsewhere.start().await;
+}
+
+#[tokio::test]
+async fn the_channel_is_a_socket_or_loopback_and_nothing_else() {
+    let recipe = Recipe::new().await;
+    for (program, name, value) in [
+        ("memoric-backend", "MEMORIC_BACKEND__LISTEN", "0.0.0.0:8801"),
+        ("memoric-backend", "MEMORIC_BACKEND__LISTEN", "192.0.2.1:8801"),
+        ("memoric-gateway", "MEMORIC_GATEWAY__BACKEND", "http://192.0.2.1:8801"),
+        ("memoric-gateway", "MEMORIC_GATEWAY__BACKEND", "http://backend.example:8801"),
+    ] {
+        let refused = recipe.program(program).env(name, value).args(["serve"]).run();
+        assert_refused(&refused, &[if program == "memoric-backend" { "backend.listen" } else { "gateway.backend" }], value);
+    }
+}
+
+#[tokio::test]
+async fn check_shows_every_setting_and_no_secret() {
+    let recipe = Recipe::new().await;
+    let memoric = recipe.start().await;
+    for program in BOTH {
+        let checked = memoric.program(program).args(["check"]).run();
+        let shown = format!("{}{}", String::from_utf8_lossy(&checked.stdout), told(&checked));
+        assert!(checked.status.success(), "{program}: {shown}");
+        assert!(shown.contains("auth.access_token_ttl = 3600"), "{shown}");
+        for secret in [harness::JWT_SECRET, harness::ASSERTION_SECRET, harness::ENCRYPTION_KEY, harness::DATABASE_PASSWORD] {
+            assert!(!shown.contains(secret), "{program} shows a secret");
+        }
+    }
+    let alone = Recipe::new().await;
+    let checked = alone.program("memoric-gateway").args(["check"]).run();
+    assert!(!checked.status.success(), "a backend that is away is a finding");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_away_degrades_and_does_not_stop() {
+    let world = World::with(|settings| settings.redis.url = "redis+unix:///tmp/nowhere/redis.sock".to_owned()).start().await;
+    let alice = world.register("alice").await;
+
+    world.remember(&alice, json!({"content": "x"})).await;
+
+    assert_eq!(world.contents(&alice).await, ["x"]);
+    let ready: serde_json::Value = world.ask(reqwest::Method::GET, "/ready").send().await.unwrap().json().await.unwrap();
+    assert_eq!(ready["status"], "degraded");
+}
+
+fn assert_refused(output: &Output, words: &[&str], case: &str) {
+    let told = told(output);
+    assert_eq!(output.status.code(), Some(1), "{case}: {told}");
+    assert_eq!(told.trim_end().lines().count(), 1, "one line: {case}: {told}");
+    for word in words {
+        assert!(told.contains(word), "{case}: {word:?} is not in {told}");
+    }
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn mode(file: &Path) -> u32 {
+    std::fs::metadata(file).unwrap().permissions().mode() & 0o777
+}
+
+/// As a release would leave it that this one cannot serve.
+const TOO_NEW: &str = "UPDATE memoric.schema SET minimum = 1000000";
