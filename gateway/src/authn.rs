@@ -32,7 +32,8 @@ impl Authenticator {
             return Ok(identity);
         }
         let claims = self.keys.verify(token, now)?;
-        let identity = claims.identity().ok_or(Rejection::BadCredential("its subject is no user"))?;
+        let identity =
+            claims.identity().ok_or(Rejection::BadCredential("its subject is no user"))?;
         let identity = Arc::new(identity);
         self.verified.insert(digest, Arc::clone(&identity));
         Ok(identity)
@@ -53,7 +54,9 @@ impl From<TokenError> for Rejection {
 
 fn ensure_unexpired(identity: &Identity, now: u64) -> Result<(), Rejection> {
     match identity.presented {
-        PresentedBy::AccessToken { expires_at, .. } if expires_at <= now => Err(Rejection::TokenExpired),
+        PresentedBy::AccessToken { expires_at, .. } if expires_at <= now => {
+            Err(Rejection::TokenExpired)
+        }
         PresentedBy::AccessToken { .. } | PresentedBy::ApiKey(_) => Ok(()),
     }
 }

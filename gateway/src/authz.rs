@@ -80,9 +80,18 @@ mod tests {
         assert!(ask(Some(Role::User), Operation::RememberMemory, "/memories").is_ok());
         assert!(ask(Some(Role::Readonly), Operation::RecallMemories, "/memories").is_ok());
         assert!(ask(Some(Role::Admin), Operation::RunPolicies, "/policies/run").is_ok());
-        assert_eq!(ask(Some(Role::Readonly), Operation::RememberMemory, "/memories"), Err(Rejection::Forbidden));
-        assert_eq!(ask(Some(Role::User), Operation::RunPolicies, "/policies/run"), Err(Rejection::Forbidden));
-        assert_eq!(ask(Some(Role::User), Operation::ReadAudit, "/audit/logs"), Err(Rejection::Forbidden));
+        assert_eq!(
+            ask(Some(Role::Readonly), Operation::RememberMemory, "/memories"),
+            Err(Rejection::Forbidden)
+        );
+        assert_eq!(
+            ask(Some(Role::User), Operation::RunPolicies, "/policies/run"),
+            Err(Rejection::Forbidden)
+        );
+        assert_eq!(
+            ask(Some(Role::User), Operation::ReadAudit, "/audit/logs"),
+            Err(Rejection::Forbidden)
+        );
     }
 
     #[test]
@@ -105,11 +114,21 @@ mod tests {
         for operation in [Operation::RecallMemories, Operation::ListClusters] {
             let user = |query: &str| ask(Some(Role::User), operation, &format!("/x?{query}"));
             assert!(user("").is_ok() && user("user_id=").is_ok() && user("user_id=3").is_ok());
-            for another in ["user_id=4", "user_id=03", "user_id=3%20", "user%5fid=4", "user_id=3,4", "user_id=alice"] {
+            for another in [
+                "user_id=4",
+                "user_id=03",
+                "user_id=3%20",
+                "user%5fid=4",
+                "user_id=3,4",
+                "user_id=alice",
+            ] {
                 assert_eq!(user(another), Err(Rejection::AnotherUser), "{another}");
             }
             let admin = ask(Some(Role::Admin), operation, "/x?user_id=4");
-            assert!(matches!(admin, Err(Rejection::NotImplemented(_))), "not before it is on the record");
+            assert!(
+                matches!(admin, Err(Rejection::NotImplemented(_))),
+                "not before it is on the record"
+            );
         }
     }
 

@@ -120,7 +120,10 @@ impl BackendClient {
         timeout(patience, self.send(request)).await.map_err(|_| BackendError::Late)?
     }
 
-    async fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), BackendError> {
+    async fn send(
+        &self,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
         match &self.channel {
             Channel::Unix { path, uid } => {
                 let stream = UnixStream::connect(path).await.map_err(BackendError::Unreachable)?;
@@ -149,7 +152,8 @@ async fn exchange(
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Cut)?;
     let answer = async {
-        let (head, body) = sender.send_request(request).await.map_err(BackendError::Cut)?.into_parts();
+        let (head, body) =
+            sender.send_request(request).await.map_err(BackendError::Cut)?.into_parts();
         let body = Limited::new(body, LONGEST_ANSWER).collect().await;
         Ok((head.status, body.map_err(|_| BackendError::Unusable)?.to_bytes()))
     };

@@ -122,8 +122,15 @@ mod tests {
     fn only_the_very_origin_on_the_list_is_allowed() {
         assert!(allowed("https://app.example.com"));
         for stranger in [
-            "https://app.example.com.evil", "https://evil-app.example.com", "http://app.example.com",
-            "https://app.example.com:444", "https://APP.example.com", "https://app.example.com/", "null", "*", "",
+            "https://app.example.com.evil",
+            "https://evil-app.example.com",
+            "http://app.example.com",
+            "https://app.example.com:444",
+            "https://APP.example.com",
+            "https://app.example.com/",
+            "null",
+            "*",
+            "",
         ] {
             assert!(!allowed(stranger), "{stranger}");
         }
@@ -131,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_preflight_is_told_what_may_be_asked() {
-        let answer = preflight("https://app.example.com", "POST", "authorization, Content-Type,x-api-key");
+        let answer =
+            preflight("https://app.example.com", "POST", "authorization, Content-Type,x-api-key");
         assert_eq!(answer, Ok(Preflight { methods: "GET, POST".to_owned() }));
     }
 
@@ -146,14 +154,20 @@ mod tests {
     #[test]
     fn a_strangers_page_changes_nothing() {
         let ask = |method: &str, origin: &str| {
-            let head = format!("{method} /memories HTTP/1.1\r\nHost: memoric.example\r\n{origin}\r\n");
+            let head =
+                format!("{method} /memories HTTP/1.1\r\nHost: memoric.example\r\n{origin}\r\n");
             cors().ensure_allowed(&Parsed::new(&head).request())
         };
         assert_eq!(ask("POST", ""), Ok(()), "from no page");
         assert_eq!(ask("POST", "Origin: https://app.example.com\r\n"), Ok(()), "on the list");
         assert_eq!(ask("POST", "Origin: https://memoric.example\r\n"), Ok(()), "our own");
         assert_eq!(ask("GET", "Origin: https://evil.example\r\n"), Ok(()), "may ask, not read");
-        for stranger in ["https://evil.example", "http://memoric.example", "https://memoric.example:8443", "null"] {
+        for stranger in [
+            "https://evil.example",
+            "http://memoric.example",
+            "https://memoric.example:8443",
+            "null",
+        ] {
             let refused = ask("POST", &format!("Origin: {stranger}\r\n"));
             assert_eq!(refused, Err(Rejection::ForeignOrigin), "{stranger}");
         }

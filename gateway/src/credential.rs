@@ -59,7 +59,8 @@ impl<'a> Presented<'a> {
 
     /// Reads `scheme credential`, the scheme in any case (RFC 9110, section 11.1).
     fn behind(authorization: &'a HeaderValue) -> Result<Self, Rejection> {
-        let text = authorization.to_str().map_err(|_| Rejection::BadCredential("it is not ASCII"))?;
+        let text =
+            authorization.to_str().map_err(|_| Rejection::BadCredential("it is not ASCII"))?;
         let (scheme, secret) = text.split_once(' ').unwrap_or((text, ""));
         if secret.is_empty() || secret.contains([' ', '\t', ',']) {
             return Err(Rejection::BadCredential("it is not one word behind a scheme"));
@@ -101,7 +102,17 @@ mod tests {
     #[test]
     fn what_is_no_bearer_is_refused() {
         assert_eq!(read(&[], Demands::Access), Err(Rejection::NoCredential));
-        for hostile in ["", "Bearer", "Bearer ", "Bearer  a", "Bearer a b", "Bearer\ta", "Basic YTpi", "a.b.c", "Bearer a,b"] {
+        for hostile in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer  a",
+            "Bearer a b",
+            "Bearer\ta",
+            "Basic YTpi",
+            "a.b.c",
+            "Bearer a,b",
+        ] {
             let refused = read(&[("authorization", hostile)], Demands::Access);
             assert!(matches!(refused, Err(Rejection::BadCredential(_))), "{hostile}: {refused:?}");
         }
@@ -109,7 +120,11 @@ mod tests {
 
     #[test]
     fn api_keys_wait_for_their_day() {
-        for key in [("x-api-key", "mk_a"), ("authorization", "ApiKey mk_a"), ("authorization", "Bearer mk_a")] {
+        for key in [
+            ("x-api-key", "mk_a"),
+            ("authorization", "ApiKey mk_a"),
+            ("authorization", "Bearer mk_a"),
+        ] {
             let refused = read(&[key], Demands::Access);
             assert!(matches!(refused, Err(Rejection::NotImplemented(_))), "{key:?}");
         }
@@ -128,7 +143,9 @@ mod tests {
     fn read(headers: &[(&'static str, &str)], demands: Demands) -> Result<String, Rejection> {
         let headers: HeaderMap = headers
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+            })
             .collect();
         Credential::read(&headers, demands).map(|credential| match credential {
             Credential::Nothing => "nothing".to_owned(),

@@ -23,7 +23,12 @@ use pingora::{
 };
 use tokio::net::UnixStream;
 
-use crate::{authz::Permit, backend::ensure_peer, config::{Channel, Timeouts}, exchange::Exchange};
+use crate::{
+    authz::Permit,
+    backend::ensure_peer,
+    config::{Channel, Timeouts},
+    exchange::Exchange,
+};
 
 /// The way of requests to the backend.
 pub(crate) struct Forward {
@@ -77,7 +82,7 @@ impl Forward {
         let unwanted: Vec<HeaderName> = head
             .headers
             .keys()
-            .filter(|name| !PASSED.contains(name) && !(keep_credential && *name == AUTHORIZATION))
+            .filter(|name| !(PASSED.contains(name) || keep_credential && *name == AUTHORIZATION))
             .cloned()
             .collect();
         for name in &unwanted {
@@ -103,11 +108,12 @@ impl Forward {
 #[async_trait]
 impl L4Connect for Trusted {
     async fn connect(&self, _: &SocketAddr) -> Result<Stream> {
-        let stream = UnixStream::connect(&self.path)
-            .await
-            .map_err(|error| Error::because(ErrorType::ConnectError, "the backend's socket", error))?;
-        ensure_peer(&stream, self.uid)
-            .map_err(|error| Error::because(ErrorType::ConnectError, "the backend's socket", error))?;
+        let stream = UnixStream::connect(&self.path).await.map_err(|error| {
+            Error::because(ErrorType::ConnectError, "the backend's socket", error)
+        })?;
+        ensure_peer(&stream, self.uid).map_err(|error| {
+            Error::because(ErrorType::ConnectError, "the backend's socket", error)
+        })?;
         Ok(Stream::from(stream))
     }
 }
@@ -144,4 +150,3 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// How long a connection to the backend is kept for the next request.
 const IDLE: Duration = Duration::from_secs(30);
-

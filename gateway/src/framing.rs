@@ -3,8 +3,8 @@
 use http::{
     HeaderName, HeaderValue, Method, Version,
     header::{
-        ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, CONTENT_LENGTH,
-        CONTENT_TYPE, EXPECT, HOST, ORIGIN, TRANSFER_ENCODING,
+        ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE,
+        EXPECT, HOST, ORIGIN, TRANSFER_ENCODING,
     },
 };
 
@@ -84,7 +84,10 @@ fn check_singles(request: &Request<'_>) -> Result<(), Rejection> {
         Err(Rejection::Ambiguous("The request has more than one Authorization"))
     } else if repeated(&api_key) {
         Err(Rejection::Ambiguous("The request has more than one X-API-Key"))
-    } else if [&CONTENT_TYPE, &ORIGIN, &ACCESS_CONTROL_REQUEST_METHOD, &EXPECT].into_iter().any(repeated) {
+    } else if [&CONTENT_TYPE, &ORIGIN, &ACCESS_CONTROL_REQUEST_METHOD, &EXPECT]
+        .into_iter()
+        .any(repeated)
+    {
         Err(Rejection::Ambiguous("A field that stands once stands twice"))
     } else {
         Ok(())
@@ -236,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_request_is_for_one_host() {
-        let hosts = |version: &str, hosts: &str| check_head(&format!("GET / {version}\r\n{hosts}\r\n"));
+        let hosts =
+            |version: &str, hosts: &str| check_head(&format!("GET / {version}\r\n{hosts}\r\n"));
         assert!(hosts("HTTP/1.1", "").is_err(), "for none");
         assert!(hosts("HTTP/1.0", "").is_ok(), "which HTTP/1.0 allows");
         assert!(hosts("HTTP/1.1", "Host: a\r\nHost: a\r\n").is_err(), "for two");
@@ -285,7 +289,14 @@ mod tests {
         for fine in ["close", "keep-alive, TE", "x-user-id", "Upgrade, HTTP2-Settings"] {
             assert!(with(&format!("Connection: {fine}\r\n")).is_ok(), "{fine}");
         }
-        for refused in ["close, Host", "content-length", "Authorization", "X-Forwarded-For", "a b", "\"close\""] {
+        for refused in [
+            "close, Host",
+            "content-length",
+            "Authorization",
+            "X-Forwarded-For",
+            "a b",
+            "\"close\"",
+        ] {
             assert!(with(&format!("Connection: {refused}\r\n")).is_err(), "{refused}");
         }
         assert!(with(&format!("Connection: {}\r\n", ["a"; 10].join(","))).is_err());

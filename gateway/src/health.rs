@@ -9,7 +9,9 @@ use arc_swap::ArcSwap;
 use memoric_contract::Operation;
 use redis::{Client, aio::MultiplexedConnection};
 use serde_json::{Value, json};
-use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+use time::{
+    OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::{backend::BackendClient, metrics::Metrics};
@@ -200,7 +202,11 @@ mod tests {
         assert_eq!(probed(true, true, false), "degraded");
         assert_eq!(probed(true, false, true), "unhealthy");
         assert_eq!(probed(false, false, true), "unhealthy");
-        assert_eq!(Probed::default().status(), "unhealthy", "before the first probe nothing is known");
+        assert_eq!(
+            Probed::default().status(),
+            "unhealthy",
+            "before the first probe nothing is known"
+        );
     }
 
     #[test]

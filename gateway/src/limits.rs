@@ -97,7 +97,8 @@ impl<K: Hash + Eq + Clone> Ledger<K> {
         let clock = DefaultClock::default();
         let states = DashMapStateStore::default();
         let store = Capped { states, shared: InMemoryState::default(), most: most.get() };
-        let limiter = RateLimiter::<_, _, _, NoOpMiddleware<QuantaInstant>>::new(quota, store, clock.clone());
+        let limiter =
+            RateLimiter::<_, _, _, NoOpMiddleware<QuantaInstant>>::new(quota, store, clock.clone());
         let limiter = limiter.with_middleware();
         Self { limiter, clock }
     }
@@ -195,7 +196,8 @@ mod tests {
     #[test]
     fn a_secret_is_guessed_at_the_addresss_expense() {
         let limits = limits(1, 1000);
-        let charge = |operation| limits.charge_operation(None, Some([192, 0, 2, 1].into()), operation);
+        let charge =
+            |operation| limits.charge_operation(None, Some([192, 0, 2, 1].into()), operation);
         assert!(charge(Operation::Login).is_ok());
         assert!(charge(Operation::Register).is_err(), "one budget for every guess");
         assert!(charge(Operation::ShowOpenApi).is_ok());

@@ -87,7 +87,8 @@ impl Pipeline {
             exchange.caller = Some((identity.user, identity.presented.kind()));
             self.revocations.ensure_live(identity).await?;
         }
-        let budget = self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
+        let budget =
+            self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
         exchange.budget = budget.or(exchange.budget);
 
         // May they?

@@ -77,7 +77,11 @@ impl ProxyHttp for Proxy {
         self.exchanges.begin()
     }
 
-    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
         exchange.open(session);
         request::cleanse(session.req_header_mut());
         Ok(())
@@ -94,12 +98,15 @@ impl ProxyHttp for Proxy {
             }
             Ok(Decision::Answer(operation)) => match self.health.answer(operation) {
                 Some((is_good, body)) => {
-                    let status = if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                    let status =
+                        if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                     respond::answer(session, exchange, status, &body).await?;
                 }
                 None => respond::reject(session, exchange, &Rejection::Internal).await?,
             },
-            Ok(Decision::Preflight(preflight)) => respond::preflight(session, exchange, &preflight).await?,
+            Ok(Decision::Preflight(preflight)) => {
+                respond::preflight(session, exchange, &preflight).await?
+            }
             Err(rejection) => respond::reject(session, exchange, &rejection).await?,
         }
         Ok(true)
@@ -114,12 +121,17 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         exchange.body_bytes += body.as_ref().map_or(0, Bytes::len);
         if exchange.body_bytes > self.body_bytes {
-            return Err(Error::explain(ErrorType::HTTPStatus(TOO_LARGE), "the body is too large").into_down());
+            return Err(Error::explain(ErrorType::HTTPStatus(TOO_LARGE), "the body is too large")
+                .into_down());
         }
         Ok(())
     }
 
-    async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<Box<HttpPeer>> {
         permit(exchange)?;
         exchange.upstream.asked();
         self.forward.peer()
@@ -144,7 +156,12 @@ impl ProxyHttp for Proxy {
         respond::sign_off(head, exchange)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        exchange: &mut Exchange,
+    ) -> FailToProxy {
         let rejection = rejection_for(error);
         if let Some(rejection) = rejection.filter(|_| session.response_written().is_none()) {
             tracing::warn!(request = %exchange.id, %error, "not forwarded");
@@ -153,7 +170,10 @@ impl ProxyHttp for Proxy {
             if let Err(error) = respond::reject(session, exchange, &rejection).await {
                 tracing::debug!(request = %exchange.id, %error, "the client is gone");
             }
-            return FailToProxy { error_code: rejection.status().as_u16(), can_reuse_downstream: false };
+            return FailToProxy {
+                error_code: rejection.status().as_u16(),
+                can_reuse_downstream: false,
+            };
         }
         FailToProxy { error_code: 0, can_reuse_downstream: false }
     }

@@ -183,8 +183,9 @@ mod tests {
 
     #[test]
     fn whoever_waits_as_told_has_waited_enough() {
-        let after =
-            |millis| Rejection::TooMany { retry_after: Duration::from_millis(millis) }.retry_after();
+        let after = |millis| {
+            Rejection::TooMany { retry_after: Duration::from_millis(millis) }.retry_after()
+        };
         assert_eq!(after(0), Some(1));
         assert_eq!(after(1000), Some(1));
         assert_eq!(after(1001), Some(2));

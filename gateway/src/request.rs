@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version, header::HOST};
-use pingora::{
-    http::RequestHeader, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session,
-};
+use pingora::{http::RequestHeader, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session};
 
 /// A request as the client sent it, without what a client may not say. Nothing in here is trusted.
 pub(crate) struct Request<'a> {
@@ -190,10 +188,25 @@ pub(crate) mod tests {
     #[test]
     fn no_spelling_of_an_identity_header_is_left() {
         let names = [
-            "X-Memoric-Assertion", "x_memoric_assertion", "X-User-Id", "x-user_id", "X_USER_ID",
-            "X-Forwarded-User", "X-Forwarded-For", "Forwarded", "X-Auth-Request-User", "Remote-User",
-            "REMOTE_USER", "X-Real-IP", "X-UserId", "X-Request-Id", "X-Original-URL", "Proxy",
-            "X-HTTP-Method-Override", "X-Tenant-Id", "any_thing",
+            "X-Memoric-Assertion",
+            "x_memoric_assertion",
+            "X-User-Id",
+            "x-user_id",
+            "X_USER_ID",
+            "X-Forwarded-User",
+            "X-Forwarded-For",
+            "Forwarded",
+            "X-Auth-Request-User",
+            "Remote-User",
+            "REMOTE_USER",
+            "X-Real-IP",
+            "X-UserId",
+            "X-Request-Id",
+            "X-Original-URL",
+            "Proxy",
+            "X-HTTP-Method-Override",
+            "X-Tenant-Id",
+            "any_thing",
         ];
         let mut head = RequestHeader::build("GET", b"/memories", None).unwrap();
         for name in names {

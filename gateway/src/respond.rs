@@ -6,11 +6,11 @@ use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{
-        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, EXPECT,
-        REFERRER_POLICY, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE,
-        X_CONTENT_TYPE_OPTIONS,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+        ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY,
+        CONTENT_TYPE, EXPECT, REFERRER_POLICY, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY,
+        VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use memoric_contract::{Problem, problem::PROBLEM_JSON};
@@ -83,10 +83,7 @@ pub(crate) async fn preflight(
 }
 
 /// Adds what every answer carries, whoever wrote it, and takes away what is for us alone.
-pub(crate) fn sign_off(
-    head: &mut ResponseHeader,
-    exchange: &Exchange,
-) -> Result<()> {
+pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
     let internal = |name: &&HeaderName| name.as_str().starts_with(INTERNAL_PREFIX);
     let internal: Vec<_> = head.headers.keys().filter(internal).cloned().collect();
     for name in internal.iter().chain([&SERVER]) {

@@ -15,7 +15,8 @@ pub(crate) struct Routes {
 
 impl Routes {
     pub(crate) fn new() -> Self {
-        let literal = Operation::ALL.into_iter().filter(|operation| !operation.path().contains('{'));
+        let literal =
+            Operation::ALL.into_iter().filter(|operation| !operation.path().contains('{'));
         Self { literal: literal.map(|each| ((each.method(), each.path()), each)).collect() }
     }
 
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn every_operation_is_found_where_it_is_declared() {
         for operation in Operation::ALL {
-            let path = operation.path().replace('{', "x").replace('}', "x");
+            let path = operation.path().replace(['{', '}'], "x");
             assert_eq!(find(operation.method(), &path), Ok(operation));
         }
     }

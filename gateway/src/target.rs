@@ -66,7 +66,9 @@ fn origin_form(target: &[u8]) -> Result<&[u8], Rejection> {
         return Ok(target);
     }
     match raw_target_authority(target) {
-        RawTargetAuthority::Absolute { scheme, path_and_query, .. } if is_http_family_scheme(scheme) => {
+        RawTargetAuthority::Absolute { scheme, path_and_query, .. }
+            if is_http_family_scheme(scheme) =>
+        {
             Ok(if path_and_query.starts_with(b"/") { path_and_query } else { b"/" })
         }
         _ => Err(Rejection::Ambiguous("The target is not a path")),
@@ -78,7 +80,8 @@ fn canonical_path(path: &[u8]) -> Result<String, Rejection> {
         return Err(Rejection::Ambiguous("The path has an encoded slash"));
     }
     let decoded = decode(path)?;
-    let text = str::from_utf8(&decoded).map_err(|_| Rejection::Ambiguous("The path is not UTF-8"))?;
+    let text =
+        str::from_utf8(&decoded).map_err(|_| Rejection::Ambiguous("The path is not UTF-8"))?;
     if text.contains('\\') {
         return Err(Rejection::Ambiguous("The path has a backslash"));
     }
@@ -125,7 +128,8 @@ fn check_query(query: &[u8]) -> Result<Option<String>, Rejection> {
 
 /// Decodes a part of a query as every form decoder does.
 fn text(part: &[u8]) -> Result<String, Rejection> {
-    let spaced: Vec<u8> = part.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let spaced: Vec<u8> =
+        part.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     let text = String::from_utf8(decode(&spaced)?.into_owned())
         .map_err(|_| Rejection::Ambiguous("The query is not UTF-8"))?;
     if text.contains('\0') {
@@ -183,7 +187,8 @@ fn encode(segments: &str) -> String {
 }
 
 const HALF_ENCODED: Rejection = Rejection::Ambiguous("The target has half an escape");
-const NOT_A_QUERY: Rejection = Rejection::Ambiguous("The query has a character that it cannot have");
+const NOT_A_QUERY: Rejection =
+    Rejection::Ambiguous("The query has a character that it cannot have");
 
 #[cfg(test)]
 mod tests {
@@ -208,17 +213,47 @@ mod tests {
         ] {
             let target = Target::parse(sent.as_bytes()).unwrap();
             assert_eq!(target.as_str(), canonical, "{sent}");
-            assert_eq!(Target::parse(target.as_str().as_bytes()).unwrap(), target, "not idempotent: {sent}");
+            assert_eq!(
+                Target::parse(target.as_str().as_bytes()).unwrap(),
+                target,
+                "not idempotent: {sent}"
+            );
         }
     }
 
     #[test]
     fn what_could_be_two_paths_is_refused() {
         let refused = [
-            "/memories%00", "/memories%2f", "/memories%2F..", "/a%5cb", "/a\\b", "/a%0d%0a", "/a%7f",
-            "/a%c2%85", "/a%ff", "/a%c0%af", "/./memories", "/a/../memories", "/a/%2e%2e/memories",
-            "/%2e", "//memories", "/memories//", "/a//b", "//", "/memories#x", "/a%", "/a%2", "/a%zz",
-            "/a%252f", "/a%25%32%66", "", "*", "memories", "http:/memories", "ftp://a/b", "?a=b",
+            "/memories%00",
+            "/memories%2f",
+            "/memories%2F..",
+            "/a%5cb",
+            "/a\\b",
+            "/a%0d%0a",
+            "/a%7f",
+            "/a%c2%85",
+            "/a%ff",
+            "/a%c0%af",
+            "/./memories",
+            "/a/../memories",
+            "/a/%2e%2e/memories",
+            "/%2e",
+            "//memories",
+            "/memories//",
+            "/a//b",
+            "//",
+            "/memories#x",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%252f",
+            "/a%25%32%66",
+            "",
+            "*",
+            "memories",
+            "http:/memories",
+            "ftp://a/b",
+            "?a=b",
         ];
         for target in refused {
             assert!(Target::parse(target.as_bytes()).is_err(), "{target}");
@@ -228,7 +263,9 @@ mod tests {
 
     #[test]
     fn a_query_is_passed_on_or_refused() {
-        for query in ["a=%", "a=%0", "a=%xx", "a=b c", "a=\u{e9}", "a=%ff", "a=%00", "a=\x01", "a=\"b\""] {
+        for query in
+            ["a=%", "a=%0", "a=%xx", "a=b c", "a=\u{e9}", "a=%ff", "a=%00", "a=\x01", "a=\"b\""]
+        {
             assert!(Target::parse(format!("/memories?{query}").as_bytes()).is_err(), "{query}");
         }
         for query in ["a=b%20c+d", "a=%0A", "?", "a=b?c=/d", "&&", "=", "a[]=1"] {

@@ -36,7 +36,9 @@ pub fn program(name: &str) -> Program {
 
 /// An address of this machine that nobody listens on.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("there is a free port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("there is a free port")
 }
 
 fn beside_this_test() -> PathBuf {
@@ -96,7 +98,8 @@ impl Program {
     /// Starts it.
     pub fn start(mut self) -> Started {
         let said = tempfile::tempdir().expect("a temporary folder");
-        let file = |name: &str| std::fs::File::create(said.path().join(name)).expect("a temporary file");
+        let file =
+            |name: &str| std::fs::File::create(said.path().join(name)).expect("a temporary file");
         let input = said.path().join("stdin");
         std::fs::write(&input, self.input.unwrap_or_default()).expect("a temporary file");
         self.command.stdin(std::fs::File::open(input).expect("just written"));

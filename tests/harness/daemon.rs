@@ -27,14 +27,21 @@ impl Daemon {
         let script = r#"exec 3<&0; "$@" </dev/null >log 2>&1 & server=$!; cat <&3 >/dev/null; kill -INT $server 2>/dev/null; wait $server"#;
         let mut words = vec!["sh", "-c", script, "sh"];
         words.extend(command);
-        let shell = unprivileged(dir, &words).stdin(Stdio::piped()).spawn().expect("there is a shell");
+        let shell =
+            unprivileged(dir, &words).stdin(Stdio::piped()).spawn().expect("there is a shell");
         Self { shell }
     }
 
     /// Runs `command` to its end, in `dir`.
     pub fn run(dir: &Path, command: &[&str]) {
-        let output = unprivileged(dir, command).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = unprivileged(dir, command)
+            .output()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        assert!(
+            output.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
@@ -47,7 +54,11 @@ impl Drop for Daemon {
 
 /// A short-named folder of one's own that servers can use, whoever they run as.
 pub fn scratch(name: &str) -> PathBuf {
-    let dir = tempfile::Builder::new().prefix(name).tempdir_in("/tmp").expect("a temporary folder").keep();
+    let dir = tempfile::Builder::new()
+        .prefix(name)
+        .tempdir_in("/tmp")
+        .expect("a temporary folder")
+        .keep();
     std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     give(&dir);
     dir
@@ -61,7 +72,12 @@ fn give(dir: &Path) {
 
 fn unprivileged(dir: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::piped()).env("HOME", dir);
+    command
+        .args(&words[1..])
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .env("HOME", dir);
     if is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }

@@ -9,7 +9,9 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, Program, Started, binary::free_address, program,
+    ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, Program, Started,
+    binary::free_address,
+    program,
     servers::{DATABASE_PASSWORD, Servers},
     world::write_certificate,
 };
@@ -47,7 +49,8 @@ impl Recipe {
 
     /// The same on a database that is there.
     pub fn on(servers: &Servers, database: String) -> Self {
-        let folder = tempfile::Builder::new().prefix("recipe-").tempdir_in("/tmp").expect("a folder");
+        let folder =
+            tempfile::Builder::new().prefix("recipe-").tempdir_in("/tmp").expect("a folder");
         write_certificate(folder.path());
         let path = |name: &str| folder.path().join(name).display().to_string();
         let socket = format!("unix:{}", path("backend.sock"));
@@ -90,7 +93,11 @@ impl Recipe {
 
     /// The value of one variable.
     pub fn value(&self, name: &str) -> &str {
-        self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).expect("it is set")
+        self.variables
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+            .expect("it is set")
     }
 
     /// A folder that goes with the recipe.
@@ -138,7 +145,10 @@ impl Deployment {
         while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
             let (backend, gateway) = (self.backend.is_running(), self.gateway.is_running());
             let told = format!("{}{}", self.backend.stderr(), self.gateway.stderr());
-            assert!(backend && gateway && began.elapsed() < Duration::from_secs(20), "not ready: {told}");
+            assert!(
+                backend && gateway && began.elapsed() < Duration::from_secs(20),
+                "not ready: {told}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self

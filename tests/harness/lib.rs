@@ -14,5 +14,5 @@ pub use binary::{Program, Started, checkout, free_address, program};
 pub use daemon::{Daemon, scratch};
 pub use deployment::{Deployment, Recipe};
 pub use person::{PASSWORD, Person};
-pub use servers::{DATABASE_PASSWORD, Servers, SUPERUSER_PASSWORD, postgres_program};
+pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
 pub use world::{ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};

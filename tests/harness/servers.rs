@@ -76,13 +76,17 @@ impl Servers {
 
     /// A session of the superuser, for what only a test may do.
     pub async fn superuser(&self, database: &str) -> Client {
-        connect(&self.postgres(), database, "postgres", SUPERUSER_PASSWORD).await.expect("PostgreSQL is up")
+        connect(&self.postgres(), database, "postgres", SUPERUSER_PASSWORD)
+            .await
+            .expect("PostgreSQL is up")
     }
 
     /// A session of `role`, as the backend would have it.
     pub async fn session(&self, database: &str, role: &str) -> Client {
         let password = memoric_backend::role_password(DATABASE_PASSWORD.as_bytes(), role);
-        connect(&self.postgres(), database, role, password.expose_secret()).await.expect("the role may connect")
+        connect(&self.postgres(), database, role, password.expose_secret())
+            .await
+            .expect("the role may connect")
     }
 
     /// The settings that reach these servers.
@@ -138,10 +142,12 @@ impl Servers {
 
 /// The path of a program of PostgreSQL's, which Debian keeps off the PATH.
 pub fn postgres_program(name: &str) -> String {
-    let on_path = std::env::var_os("PATH")
-        .and_then(|path| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.exists()));
+    let on_path = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.exists())
+    });
     let debian = || {
-        let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok).collect();
+        let mut versions: Vec<_> =
+            std::fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok).collect();
         versions.sort_by_key(|version| version.file_name());
         versions.pop().map(|version| version.path().join("bin").join(name))
     };
@@ -152,17 +158,37 @@ fn start_postgres(dir: &Path) -> Daemon {
     let socket = dir.display().to_string();
     let program = postgres_program("postgres");
     let mut command = vec![program.as_str(), "-D", "data", "-h", "", "-k", &socket];
-    for setting in ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=500"] {
+    for setting in
+        ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=500"]
+    {
         command.extend(["-c", setting]);
     }
     Daemon::start(dir, &command)
 }
 
 fn start_redis(dir: &Path) -> Daemon {
-    Daemon::start(dir, &["redis-server", "--port", "0", "--unixsocket", "redis.sock", "--unixsocketperm", "777", "--save", ""])
+    Daemon::start(
+        dir,
+        &[
+            "redis-server",
+            "--port",
+            "0",
+            "--unixsocket",
+            "redis.sock",
+            "--unixsocketperm",
+            "777",
+            "--save",
+            "",
+        ],
+    )
 }
 
-async fn connect(host: &Path, database: &str, user: &str, password: &str) -> Result<Client, tokio_postgres::Error> {
+async fn connect(
+    host: &Path,
+    database: &str,
+    user: &str,
+    password: &str,
+) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
     config.host_path(host).dbname(database).user(user).password(password);
     let (client, connection) = config.connect(NoTls).await?;

@@ -1,6 +1,10 @@
 //! One test's own Memoric.
 
-use std::{future::Future, net::SocketAddr, path::{Path, PathBuf}};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use memoric_backend::Backend;
 use memoric_config::{Environment, Settings};
@@ -52,7 +56,8 @@ struct Process {
 pub const JWT_SECRET: &str = "5f1c9a7d3e8b2046c1d9e7f8a0b3c5d2e4f6a8b0c2d4e6f81a3b5c7d9e0f2a4b";
 
 /// The secret of the channel, in hex.
-pub const ASSERTION_SECRET: &str = "8d3f6a1c5e7b9024d6f8a0b2c4e6d8f1a3b5c7e9d1f3a5b7c9e0d2f4a6b8c0d3";
+pub const ASSERTION_SECRET: &str =
+    "8d3f6a1c5e7b9024d6f8a0b2c4e6d8f1a3b5c7e9d1f3a5b7c9e0d2f4a6b8c0d3";
 
 /// The key-encryption key, as the guide makes it.
 pub const ENCRYPTION_KEY: &str = "mUGZpEL9Ywx4nS0bDqvtR2kHfJ7cXoWi3eTgA6VlB8s=";
@@ -80,9 +85,20 @@ impl World {
 
     /// Someone new, with a password and a token.
     pub async fn register(&self, name: &str) -> Person {
-        let account = json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
-        let answer = self.ask(Method::POST, "/auth/register").json(&account).send().await.expect("the gateway answers");
-        assert_eq!(answer.status(), StatusCode::CREATED, "{}", answer.text().await.unwrap_or_default());
+        let account =
+            json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
+        let answer = self
+            .ask(Method::POST, "/auth/register")
+            .json(&account)
+            .send()
+            .await
+            .expect("the gateway answers");
+        assert_eq!(
+            answer.status(),
+            StatusCode::CREATED,
+            "{}",
+            answer.text().await.unwrap_or_default()
+        );
         self.log_in(name).await
     }
 
@@ -92,7 +108,10 @@ impl World {
         let superuser = self.superuser().await;
         let roles: Vec<_> = roles.iter().map(|role| (*role).to_owned()).collect();
         let change = "UPDATE memoric.users SET roles = $2 WHERE id = $1";
-        assert_eq!(superuser.execute(change, &[&person.id, &roles]).await.expect("the table is there"), 1);
+        assert_eq!(
+            superuser.execute(change, &[&person.id, &roles]).await.expect("the table is there"),
+            1
+        );
         self.log_in(name).await
     }
 
@@ -111,19 +130,32 @@ impl World {
     /// Tries to log in.
     pub async fn try_log_in(&self, name: &str, password: &str) -> Response {
         let credentials = json!({"username": name, "password": password});
-        self.ask(Method::POST, "/auth/login").json(&credentials).send().await.expect("the gateway answers")
+        self.ask(Method::POST, "/auth/login")
+            .json(&credentials)
+            .send()
+            .await
+            .expect("the gateway answers")
     }
 
     /// Stores a memory for `person`, and returns its id.
     pub async fn remember(&self, person: &Person, memory: Value) -> i64 {
-        let answer = self.ask_as(person, Method::POST, "/memories").json(&memory).send().await.expect("an answer");
+        let answer = self
+            .ask_as(person, Method::POST, "/memories")
+            .json(&memory)
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap_or_default());
         answer.json::<Value>().await.expect("JSON")["id"].as_i64().expect("an id")
     }
 
     /// What `person` remembers.
     pub async fn recall(&self, person: &Person) -> Vec<Value> {
-        let answer = self.ask_as(person, Method::GET, "/memories?top_k=1000").send().await.expect("an answer");
+        let answer = self
+            .ask_as(person, Method::GET, "/memories?top_k=1000")
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap_or_default());
         answer.json().await.expect("JSON")
     }
@@ -178,7 +210,8 @@ impl WorldBuilder {
     /// Starts everything and waits for nothing: every address is taken already.
     pub async fn start(self) -> World {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let folder = tempfile::Builder::new().prefix("world-").tempdir_in("/tmp").expect("a folder");
+        let folder =
+            tempfile::Builder::new().prefix("world-").tempdir_in("/tmp").expect("a folder");
         let servers = Servers::get().await;
         let database = match self.database {
             Some(database) => database,
@@ -188,9 +221,11 @@ impl WorldBuilder {
         (self.change)(&mut settings);
         let environment = environment(self.variables);
 
-        let vault = memoric_backend::Config::new(&settings, &environment).expect("the backend's settings");
+        let vault =
+            memoric_backend::Config::new(&settings, &environment).expect("the backend's settings");
         let vault = Backend::bind(vault).await.expect("the backend starts");
-        let gateway = memoric_gateway::Config::new(&settings, &environment).expect("the gateway's settings");
+        let gateway =
+            memoric_gateway::Config::new(&settings, &environment).expect("the gateway's settings");
         let gateway = Gateway::bind(gateway).await.expect("the gateway starts");
 
         World {
@@ -212,7 +247,8 @@ impl WorldBuilder {
 fn settings(servers: &Servers, database: &str, folder: &TempDir) -> (Settings, Certificate) {
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let socket = format!("unix:{}", folder.path().join("backend.sock").display());
-    let root = Certificate::from_pem(write_certificate(folder.path()).as_bytes()).expect("just made");
+    let root =
+        Certificate::from_pem(write_certificate(folder.path()).as_bytes()).expect("just made");
     let mut settings = servers.settings(database);
     settings.auth.registration = memoric_config::schema::Registration::Open;
     settings.backend.listen = socket.clone();
@@ -241,12 +277,16 @@ fn environment(variables: Vec<(String, String)>) -> Environment {
         ("MEMORIC_ENCRYPTION_KEY", ENCRYPTION_KEY),
         ("MEMORIC_DB_PASSWORD", DATABASE_PASSWORD),
     ];
-    ours.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).chain(variables).collect()
+    ours.into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .chain(variables)
+        .collect()
 }
 
 /// Puts a new certificate for localhost, and its key, into `folder`. Returns the certificate as PEM.
 pub(crate) fn write_certificate(folder: &Path) -> String {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("a certificate");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+        .expect("a certificate");
     std::fs::write(folder.join("certificate.pem"), made.cert.pem()).expect("written");
     std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("written");
     made.cert.pem()

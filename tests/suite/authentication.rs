@@ -33,7 +33,8 @@ async fn a_password_is_traded_for_a_token_that_opens_ones_own_memories() {
     let world = World::start().await;
     let alice = world.register("alice").await;
 
-    let me: Value = json_of(world.ask_as(&alice, Method::GET, "/auth/me").send().await.unwrap()).await;
+    let me: Value =
+        json_of(world.ask_as(&alice, Method::GET, "/auth/me").send().await.unwrap()).await;
 
     assert_eq!(me["username"], "alice");
     assert_eq!(me["roles"], json!(["user"]));
@@ -52,12 +53,24 @@ async fn a_login_answers_as_existing_clients_expect() {
     let user = answer["user"].as_object().unwrap();
     let names: Vec<_> = user.keys().map(String::as_str).collect();
     let expected = [
-        "id", "username", "email", "full_name", "namespace", "roles", "is_active", "is_verified", "created_at",
-        "updated_at", "last_login_at", "metadata",
+        "id",
+        "username",
+        "email",
+        "full_name",
+        "namespace",
+        "roles",
+        "is_active",
+        "is_verified",
+        "created_at",
+        "updated_at",
+        "last_login_at",
+        "metadata",
     ];
     assert_eq!(names, expected);
     assert!(user["last_login_at"].is_string(), "the login before this one");
-    let claims = TokenKeys::hs256(JWT_SECRET.as_bytes()).verify(answer["access_token"].as_str().unwrap(), now()).unwrap();
+    let claims = TokenKeys::hs256(JWT_SECRET.as_bytes())
+        .verify(answer["access_token"].as_str().unwrap(), now())
+        .unwrap();
     assert_eq!(claims.sub, user["id"].to_string());
 }
 
@@ -76,7 +89,9 @@ async fn a_wrong_password_and_an_unknown_name_get_the_same_answer() {
     world.register("alice").await;
 
     let mut answers = Vec::new();
-    for (name, password) in [("alice", "not-the-password"), ("nobody", PASSWORD), ("nobody@example.com", PASSWORD)] {
+    for (name, password) in
+        [("alice", "not-the-password"), ("nobody", PASSWORD), ("nobody@example.com", PASSWORD)]
+    {
         let answer = world.try_log_in(name, password).await;
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
         let mut problem = problem(answer).await;
@@ -96,10 +111,16 @@ async fn the_backend_believes_nobody_but_the_gateway() {
     let client = reqwest::Client::builder().unix_socket(world.backend.clone()).build().unwrap();
 
     for assertion in ["", "AAAA", "AQ.AQ"] {
-        let answer = client.get(origin).bearer_auth(&alice.token).header("x-memoric-assertion", assertion).send().await;
+        let answer = client
+            .get(origin)
+            .bearer_auth(&alice.token)
+            .header("x-memoric-assertion", assertion)
+            .send()
+            .await;
         assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED, "{assertion:?}");
     }
-    let answer = client.get(origin).bearer_auth(&alice.token).header("x-user-id", "1").send().await.unwrap();
+    let answer =
+        client.get(origin).bearer_auth(&alice.token).header("x-user-id", "1").send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "none at all");
 }
 
@@ -110,7 +131,12 @@ async fn a_client_cannot_bring_its_own_assertion() {
     world.remember(&alice, json!({"content": "mine"})).await;
 
     for name in ["x-memoric-assertion", "X_Memoric_Assertion", "x-user-id", "X-Forwarded-User"] {
-        let answer = world.ask_as(&bob, Method::GET, "/memories").header(name, alice.id.to_string()).send().await.unwrap();
+        let answer = world
+            .ask_as(&bob, Method::GET, "/memories")
+            .header(name, alice.id.to_string())
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{name} is not looked at");
         assert_eq!(answer.json::<Value>().await.unwrap(), json!([]), "{name}");
     }
@@ -120,7 +146,8 @@ async fn a_client_cannot_bring_its_own_assertion() {
 async fn only_a_token_of_ours_gets_in() {
     let world = World::start().await;
     let alice = world.register("alice").await;
-    let [header, claims, signature] = alice.token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let [header, claims, signature] =
+        alice.token.split('.').collect::<Vec<_>>().try_into().unwrap();
     let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
     let foreign = TokenSigner::hs256(&[b'x'; 64]).sign(&claims_of(&alice)).unwrap();
 
@@ -138,7 +165,10 @@ async fn only_a_token_of_ours_gets_in() {
     for token in hostile {
         let answer = world.ask(Method::GET, "/auth/me").bearer_auth(&token).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{token}");
-        assert!(answer.headers()["www-authenticate"].to_str().unwrap().contains("invalid_token"), "{token}");
+        assert!(
+            answer.headers()["www-authenticate"].to_str().unwrap().contains("invalid_token"),
+            "{token}"
+        );
         assert_eq!(problem(answer).await["detail"], "Invalid credentials");
     }
 }
@@ -161,8 +191,18 @@ async fn two_credentials_are_an_attack_and_not_a_choice() {
     let world = World::start().await;
     let alice = world.register("alice").await;
 
-    let twice = world.ask_as(&alice, Method::GET, "/memories").bearer_auth(&alice.token).send().await.unwrap();
-    let both = world.ask_as(&alice, Method::GET, "/memories").header("x-api-key", "mk_x").send().await.unwrap();
+    let twice = world
+        .ask_as(&alice, Method::GET, "/memories")
+        .bearer_auth(&alice.token)
+        .send()
+        .await
+        .unwrap();
+    let both = world
+        .ask_as(&alice, Method::GET, "/memories")
+        .header("x-api-key", "mk_x")
+        .send()
+        .await
+        .unwrap();
 
     assert_eq!(twice.status(), StatusCode::BAD_REQUEST);
     assert_eq!(both.status(), StatusCode::BAD_REQUEST);
@@ -175,7 +215,12 @@ async fn a_changed_password_ends_every_token_and_session() {
     assert!(world.recall(&phone).await.is_empty(), "the token is known to the gateway's cache");
 
     let change = json!({"old_password": PASSWORD, "new_password": "another-horse-battery"});
-    let answer = world.ask_as(&laptop, Method::POST, "/auth/change-password").json(&change).send().await.unwrap();
+    let answer = world
+        .ask_as(&laptop, Method::POST, "/auth/change-password")
+        .json(&change)
+        .send()
+        .await
+        .unwrap();
 
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(json_of(answer).await["message"], "Password changed successfully");
@@ -184,7 +229,8 @@ async fn a_changed_password_ends_every_token_and_session() {
     }
     assert_eq!(world.try_log_in("alice", PASSWORD).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(world.try_log_in("alice", "another-horse-battery").await.status(), StatusCode::OK);
-    let open: i64 = count(&world, "SELECT count(*) FROM memoric.sessions WHERE ended_at IS NULL").await;
+    let open: i64 =
+        count(&world, "SELECT count(*) FROM memoric.sessions WHERE ended_at IS NULL").await;
     assert_eq!(open, 1, "the new login's");
 }
 
@@ -193,11 +239,20 @@ async fn a_password_is_not_changed_without_the_old_one() {
     let world = World::start().await;
     let alice = world.register("alice").await;
 
-    let change = json!({"old_password": "not-the-password", "new_password": "another-horse-battery"});
-    let answer = world.ask_as(&alice, Method::POST, "/auth/change-password").json(&change).send().await.unwrap();
+    let change =
+        json!({"old_password": "not-the-password", "new_password": "another-horse-battery"});
+    let answer = world
+        .ask_as(&alice, Method::POST, "/auth/change-password")
+        .json(&change)
+        .send()
+        .await
+        .unwrap();
 
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-    assert_eq!(problem(answer).await["detail"], "Password change failed. Check your current password.");
+    assert_eq!(
+        problem(answer).await["detail"],
+        "Password change failed. Check your current password."
+    );
     assert!(world.recall(&alice).await.is_empty(), "the token lives on");
 }
 
@@ -207,7 +262,15 @@ async fn a_revocation_reaches_the_gateway_without_redis() {
     let alice = world.register("alice").await;
     assert!(world.recall(&alice).await.is_empty());
 
-    insert_revocation(&world, &Revocation { user: UserId(alice.id), revoked: Revoked::Before(2), expires_at: now() + 3600 }).await;
+    insert_revocation(
+        &world,
+        &Revocation {
+            user: UserId(alice.id),
+            revoked: Revoked::Before(2),
+            expires_at: now() + 3600,
+        },
+    )
+    .await;
 
     eventually_refused(&world, &alice).await;
 }
@@ -233,19 +296,33 @@ async fn a_bcrypt_hash_of_the_python_server_logs_in_once_and_is_argon2_after() {
     // python: bcrypt.hashpw(b"SecurePass123", bcrypt.gensalt(4))
     let hash = "$2b$04$UNp9QzZD/Ow7vENR8ropY.fU7OQWiPl9DnfRj3Lc16/udZOsJpYYa";
     let superuser = world.superuser().await;
-    superuser.execute("UPDATE memoric.users SET password_hash = $2 WHERE id = $1", &[&alice.id, &hash]).await.unwrap();
+    superuser
+        .execute("UPDATE memoric.users SET password_hash = $2 WHERE id = $1", &[&alice.id, &hash])
+        .await
+        .unwrap();
 
     assert_eq!(world.try_log_in("alice", "SecurePass123").await.status(), StatusCode::OK);
 
-    let row = superuser.query_one("SELECT password_hash FROM memoric.users WHERE id = $1", &[&alice.id]).await.unwrap();
+    let row = superuser
+        .query_one("SELECT password_hash FROM memoric.users WHERE id = $1", &[&alice.id])
+        .await
+        .unwrap();
     assert!(row.get::<_, String>(0).starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-    assert_eq!(world.try_log_in("alice", "SecurePass123").await.status(), StatusCode::OK, "and again");
+    assert_eq!(
+        world.try_log_in("alice", "SecurePass123").await.status(),
+        StatusCode::OK,
+        "and again"
+    );
     assert_eq!(world.try_log_in("alice", "SecurePass124").await.status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
 async fn registration_is_closed_unless_it_is_opened() {
-    let world = World::with(|settings| settings.auth.registration = memoric_config::schema::Registration::Closed).start().await;
+    let world = World::with(|settings| {
+        settings.auth.registration = memoric_config::schema::Registration::Closed
+    })
+    .start()
+    .await;
     let account = json!({"username": "alice", "email": "alice@example.com", "password": PASSWORD});
 
     let answer = world.ask(Method::POST, "/auth/register").json(&account).send().await.unwrap();
@@ -267,7 +344,10 @@ async fn whoever_registers_is_a_user_without_a_namespace() {
 
     assert_eq!(answer.status(), StatusCode::CREATED);
     let answer = json_of(answer).await;
-    assert_eq!((&answer["roles"], &answer["namespace"], &answer["is_verified"]), (&json!(["user"]), &Value::Null, &json!(false)));
+    assert_eq!(
+        (&answer["roles"], &answer["namespace"], &answer["is_verified"]),
+        (&json!(["user"]), &Value::Null, &json!(false))
+    );
 }
 
 #[tokio::test]
@@ -275,7 +355,8 @@ async fn a_bad_registration_names_the_field_and_echoes_nothing() {
     let world = World::start().await;
     world.register("taken").await;
     let account = |field: &str, value: Value| {
-        let mut account = json!({"username": "alice", "email": "alice@example.com", "password": PASSWORD});
+        let mut account =
+            json!({"username": "alice", "email": "alice@example.com", "password": PASSWORD});
         account[field] = value;
         account
     };
@@ -297,16 +378,31 @@ async fn a_bad_registration_names_the_field_and_echoes_nothing() {
     ];
 
     for (field, value) in bad {
-        let answer = world.ask(Method::POST, "/auth/register").json(&account(field, value.clone())).send().await.unwrap();
+        let answer = world
+            .ask(Method::POST, "/auth/register")
+            .json(&account(field, value.clone()))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{field} {value}");
         let body = answer.text().await.unwrap();
-        assert!(!body.contains("planted-canary") && !body.contains("short-QQ") && !body.contains(PASSWORD), "{body}");
+        assert!(
+            !body.contains("planted-canary")
+                && !body.contains("short-QQ")
+                && !body.contains(PASSWORD),
+            "{body}"
+        );
         let problem: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(problem["errors"][0]["field"], field, "{body}");
         assert!(problem["detail"].is_string(), "{body}");
     }
     for (field, value) in [("username", json!("taken")), ("email", json!("TAKEN@example.com"))] {
-        let answer = world.ask(Method::POST, "/auth/register").json(&account(field, value)).send().await.unwrap();
+        let answer = world
+            .ask(Method::POST, "/auth/register")
+            .json(&account(field, value))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{field} is taken");
     }
     assert_eq!(count(&world, "SELECT count(*) FROM memoric.users").await, 1, "nothing is stored");
@@ -320,14 +416,18 @@ async fn eventually_refused(world: &World, person: &Person) {
         if answer.status() == StatusCode::UNAUTHORIZED {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(1), "a revoked token still works after a second");
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "a revoked token still works after a second"
+        );
         sleep(Duration::from_millis(10)).await;
     }
 }
 
 async fn insert_revocation(world: &World, revocation: &Revocation) {
     let insert = "INSERT INTO memoric.revocations (user_id, space, value, expires_at) VALUES ($1, $2, $3, now() + interval '1 hour')";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&revocation.user.0, &revocation.space(), &revocation.value()];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+        [&revocation.user.0, &revocation.space(), &revocation.value()];
     world.superuser().await.execute(insert, &values).await.unwrap();
 }
 

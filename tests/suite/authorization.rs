@@ -15,16 +15,27 @@ async fn the_guides_table_holds_for_every_operation_and_role() {
         (None, world.person_with("nobody", &[]).await),
     ];
 
-    for operation in Operation::ALL.into_iter().filter(|operation| operation.demands() == Demands::Access) {
+    for operation in
+        Operation::ALL.into_iter().filter(|operation| operation.demands() == Demands::Access)
+    {
         for (role, person) in &people {
-            let may = role.is_some_and(|role| operation.needs().is_none_or(|permission| role.allows(permission)));
+            let may = role.is_some_and(|role| {
+                operation.needs().is_none_or(|permission| role.allows(permission))
+            });
             let answer = ask(&world, person, operation).await;
             let is_refused = answer.status() == StatusCode::FORBIDDEN;
             assert_eq!(is_refused, !may, "{operation:?} as {role:?}: {}", answer.status());
             if is_refused {
-                assert_eq!(answer.json::<Value>().await.unwrap()["detail"], "Insufficient permissions");
+                assert_eq!(
+                    answer.json::<Value>().await.unwrap()["detail"],
+                    "Insufficient permissions"
+                );
             } else {
-                assert!(answer.status() == StatusCode::NOT_IMPLEMENTED || !answer.status().is_server_error(), "{operation:?} as {role:?}");
+                assert!(
+                    answer.status() == StatusCode::NOT_IMPLEMENTED
+                        || !answer.status().is_server_error(),
+                    "{operation:?} as {role:?}"
+                );
             }
         }
     }
@@ -35,7 +46,12 @@ async fn readonly_cannot_create_and_nothing_is_stored() {
     let world = World::start().await;
     let reader = world.person_with("reader", &["readonly"]).await;
 
-    let answer = world.ask_as(&reader, Method::POST, "/memories").json(&json!({"content": "x"})).send().await.unwrap();
+    let answer = world
+        .ask_as(&reader, Method::POST, "/memories")
+        .json(&json!({"content": "x"}))
+        .send()
+        .await
+        .unwrap();
 
     assert_eq!(answer.status(), StatusCode::FORBIDDEN);
     assert!(world.recall(&reader).await.is_empty(), "it may read");
@@ -47,7 +63,12 @@ async fn readonly_may_still_change_its_password() {
     let reader = world.person_with("reader", &["readonly"]).await;
 
     let change = json!({"old_password": PASSWORD, "new_password": "another-horse-battery"});
-    let answer = world.ask_as(&reader, Method::POST, "/auth/change-password").json(&change).send().await.unwrap();
+    let answer = world
+        .ask_as(&reader, Method::POST, "/auth/change-password")
+        .json(&change)
+        .send()
+        .await
+        .unwrap();
 
     assert_eq!(answer.status(), StatusCode::OK);
 }
@@ -65,7 +86,11 @@ async fn anothers_memories_are_forbidden_and_ones_own_by_any_name_are_not() {
 
     assert_eq!(status(&bob, format!("user_id={}", alice.id)).await, StatusCode::FORBIDDEN);
     assert_eq!(status(&bob, "user_id=alice".to_owned()).await, StatusCode::FORBIDDEN);
-    assert_eq!(status(&bob, format!("user_id=%3{}", alice.id)).await, StatusCode::FORBIDDEN, "however it is spelt");
+    assert_eq!(
+        status(&bob, format!("user_id=%3{}", alice.id)).await,
+        StatusCode::FORBIDDEN,
+        "however it is spelt"
+    );
     assert_eq!(status(&bob, format!("user_id={}", bob.id)).await, StatusCode::OK);
     assert_eq!(status(&bob, "user_id=".to_owned()).await, StatusCode::OK, "empty is oneself");
     let twice = format!("user_id={}&user_id={}", bob.id, alice.id);
@@ -77,7 +102,8 @@ async fn anothers_memories_are_forbidden_and_ones_own_by_any_name_are_not() {
 #[tokio::test]
 async fn a_profile_is_for_its_owner_and_for_admins() {
     let world = World::start().await;
-    let (alice, root) = (world.register("alice").await, world.person_with("root", &["admin"]).await);
+    let (alice, root) =
+        (world.register("alice").await, world.person_with("root", &["admin"]).await);
     let status = |person: &Person, name: &str| {
         let request = world.ask_as(person, Method::GET, &format!("/auth/users/{name}"));
         async { request.send().await.unwrap().status() }
@@ -85,7 +111,11 @@ async fn a_profile_is_for_its_owner_and_for_admins() {
 
     assert_eq!(status(&alice, "alice").await, StatusCode::OK);
     assert_eq!(status(&alice, "root").await, StatusCode::FORBIDDEN);
-    assert_eq!(status(&alice, "nobody").await, StatusCode::FORBIDDEN, "whether a name is taken is not told");
+    assert_eq!(
+        status(&alice, "nobody").await,
+        StatusCode::FORBIDDEN,
+        "whether a name is taken is not told"
+    );
     assert_eq!(status(&root, "alice").await, StatusCode::OK);
     assert_eq!(status(&root, "nobody").await, StatusCode::NOT_FOUND);
 }
@@ -110,7 +140,11 @@ async fn what_is_not_built_yet_says_so() {
         let answer = ask(&world, &root, operation).await;
         assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED, "{operation:?}");
         assert_eq!(answer.headers()["content-type"], "application/problem+json", "{operation:?}");
-        assert_eq!(answer.json::<Value>().await.unwrap()["code"], "not_implemented", "{operation:?}");
+        assert_eq!(
+            answer.json::<Value>().await.unwrap()["code"],
+            "not_implemented",
+            "{operation:?}"
+        );
     }
 }
 
@@ -119,7 +153,15 @@ async fn a_path_that_is_no_operation_does_not_exist() {
     let world = World::start().await;
     let root = world.person_with("root", &["admin"]).await;
 
-    for path in ["/nope", "/metrics", "/docs", "/internal/health", "/internal/revocations", "/internal/live", "/Memories"] {
+    for path in [
+        "/nope",
+        "/metrics",
+        "/docs",
+        "/internal/health",
+        "/internal/revocations",
+        "/internal/live",
+        "/Memories",
+    ] {
         let answer = world.ask_as(&root, Method::GET, path).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
     }
@@ -130,18 +172,33 @@ async fn a_path_that_is_no_operation_does_not_exist() {
 
 #[tokio::test]
 async fn a_page_of_another_origin_can_do_nothing() {
-    let world = World::with(|settings| settings.cors.origins = vec!["https://app.example".to_owned()]).start().await;
+    let world =
+        World::with(|settings| settings.cors.origins = vec!["https://app.example".to_owned()])
+            .start()
+            .await;
     let alice = world.register("alice").await;
     let post = |origin: &str| {
-        let request = world.ask_as(&alice, Method::POST, "/memories").header("origin", origin).json(&json!({"content": "x"}));
+        let request = world
+            .ask_as(&alice, Method::POST, "/memories")
+            .header("origin", origin)
+            .json(&json!({"content": "x"}));
         async { request.send().await.unwrap() }
     };
 
-    for origin in ["https://evil.example", "null", "https://app.example.evil", "http://app.example", "https://app.example:444"] {
+    for origin in [
+        "https://evil.example",
+        "null",
+        "https://app.example.evil",
+        "http://app.example",
+        "https://app.example:444",
+    ] {
         let answer = post(origin).await;
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{origin}");
         assert!(!answer.headers().contains_key("access-control-allow-origin"), "{origin}");
-        assert!(answer.headers()["vary"].to_str().unwrap().to_lowercase().contains("origin"), "{origin}");
+        assert!(
+            answer.headers()["vary"].to_str().unwrap().to_lowercase().contains("origin"),
+            "{origin}"
+        );
     }
     assert!(world.recall(&alice).await.is_empty(), "nothing was stored");
     let answer = post("https://app.example").await;
@@ -151,11 +208,15 @@ async fn a_page_of_another_origin_can_do_nothing() {
 
 #[tokio::test]
 async fn a_preflight_is_answered_without_a_credential() {
-    let world = World::with(|settings| settings.cors.origins = vec!["https://app.example".to_owned()]).start().await;
+    let world =
+        World::with(|settings| settings.cors.origins = vec!["https://app.example".to_owned()])
+            .start()
+            .await;
     let preflight = |origin: &str| {
         let request = world.ask(Method::OPTIONS, "/memories").header("origin", origin);
         let request = request.header("access-control-request-method", "POST");
-        let request = request.header("access-control-request-headers", "authorization, content-type, x-api-key");
+        let request = request
+            .header("access-control-request-headers", "authorization, content-type, x-api-key");
         async { request.send().await.unwrap() }
     };
 
@@ -163,8 +224,16 @@ async fn a_preflight_is_answered_without_a_credential() {
     assert!(answer.status().is_success());
     assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
     let allowed = answer.headers()["access-control-allow-headers"].to_str().unwrap().to_lowercase();
-    assert!(["authorization", "content-type", "x-api-key"].iter().all(|name| allowed.contains(name)), "{allowed}");
-    assert!(!preflight("https://evil.example").await.headers().contains_key("access-control-allow-origin"));
+    assert!(
+        ["authorization", "content-type", "x-api-key"].iter().all(|name| allowed.contains(name)),
+        "{allowed}"
+    );
+    assert!(
+        !preflight("https://evil.example")
+            .await
+            .headers()
+            .contains_key("access-control-allow-origin")
+    );
 }
 
 #[tokio::test]
@@ -185,7 +254,11 @@ async fn too_many_requests_are_told_when_to_come_back() {
         }
     }
 
-    let wait: u64 = refused.expect("eight are more than five").headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    let wait: u64 = refused.expect("eight are more than five").headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((1..=2).contains(&wait), "{wait}");
     assert!(world.recall(&bob).await.is_empty(), "another's budget is untouched");
     tokio::time::sleep(std::time::Duration::from_secs(wait)).await;
@@ -193,11 +266,16 @@ async fn too_many_requests_are_told_when_to_come_back() {
 }
 
 async fn ask(world: &World, person: &Person, operation: Operation) -> Response {
-    let path = operation.path().replace("{username}", &person.name).replace("{user_id}", &person.id.to_string());
+    let path = operation
+        .path()
+        .replace("{username}", &person.name)
+        .replace("{user_id}", &person.id.to_string());
     let method: Method = operation.method().parse().unwrap();
     let body = match operation {
         Operation::RememberMemory => json!({"content": "x"}),
-        Operation::ChangePassword => json!({"old_password": "not-the-password", "new_password": "another-horse-battery"}),
+        Operation::ChangePassword => {
+            json!({"old_password": "not-the-password", "new_password": "another-horse-battery"})
+        }
         _ => json!({}),
     };
     let request = world.ask_as(person, method.clone(), &path);

@@ -30,7 +30,10 @@ use Promise::{Answers, NotYet};
 async fn every_command_of_the_guide_does_what_the_guide_says() {
     let memoric = Recipe::new().await.start().await;
     create_users_of_line_60(&memoric);
-    let tokens = [("{token}", token(&memoric, "user1", "user_password_456")), ("{admin_token}", token(&memoric, "admin", "secure_password_123"))];
+    let tokens = [
+        ("{token}", token(&memoric, "user1", "user_password_456")),
+        ("{admin_token}", token(&memoric, "admin", "secure_password_123")),
+    ];
 
     for row in rows() {
         let mut command = row.command.replace("localhost:8000", &memoric.http.to_string());
@@ -54,12 +57,24 @@ async fn every_command_of_the_guide_does_what_the_guide_says() {
 fn rows() -> Vec<Row> {
     vec![
         // 33: `uvicorn.run(app, port=8000)` is the gateway itself; 27: authentication and audit cannot be switched off.
-        Row { line: 33, command: "curl http://localhost:8000/", promise: Answers(200, |body| body["status"] == "ok") },
-        Row { line: 28, command: "curl http://localhost:8000/memories", promise: Answers(401, |body| body["status"] == 401) },
+        Row {
+            line: 33,
+            command: "curl http://localhost:8000/",
+            promise: Answers(200, |body| body["status"] == "ok"),
+        },
+        Row {
+            line: 28,
+            command: "curl http://localhost:8000/memories",
+            promise: Answers(401, |body| body["status"] == 401),
+        },
         Row {
             line: 94,
             command: r#"curl -X POST http://localhost:8000/auth/login -H "Content-Type: application/json" -d '{"username": "user1", "password": "user_password_456"}'"#,
-            promise: Answers(200, |body| body["token_type"] == "bearer" && body["expires_in"] == 3600 && body["access_token"].is_string()),
+            promise: Answers(200, |body| {
+                body["token_type"] == "bearer"
+                    && body["expires_in"] == 3600
+                    && body["access_token"].is_string()
+            }),
         },
         Row {
             line: 111,
@@ -114,7 +129,9 @@ fn rows() -> Vec<Row> {
         Row {
             line: 239,
             command: r#"curl http://localhost:8000/audit/logs?limit=50 -H "Authorization: Bearer {admin_token}""#,
-            promise: Answers(200, |body| body["limit"] == 50 && body["logs"].is_array() && body["total"].as_i64() >= Some(1)),
+            promise: Answers(200, |body| {
+                body["limit"] == 50 && body["logs"].is_array() && body["total"].as_i64() >= Some(1)
+            }),
         },
         Row {
             line: 228,
@@ -131,9 +148,21 @@ fn rows() -> Vec<Row> {
             command: r#"curl http://localhost:8000/audit/logs -H "Authorization: Bearer {token}""#,
             promise: Answers(403, |body| body["detail"] == "Insufficient permissions"),
         },
-        Row { line: 311, command: "curl http://localhost:8000/health", promise: Answers(200, |body| body["status"] == "healthy") },
-        Row { line: 312, command: "curl http://localhost:8000/ready", promise: Answers(200, |body| body["status"] == "healthy") },
-        Row { line: 313, command: "curl http://localhost:8000/health/detailed", promise: Answers(200, |body| body["features"]["authentication"] == "enabled") },
+        Row {
+            line: 311,
+            command: "curl http://localhost:8000/health",
+            promise: Answers(200, |body| body["status"] == "healthy"),
+        },
+        Row {
+            line: 312,
+            command: "curl http://localhost:8000/ready",
+            promise: Answers(200, |body| body["status"] == "healthy"),
+        },
+        Row {
+            line: 313,
+            command: "curl http://localhost:8000/health/detailed",
+            promise: Answers(200, |body| body["features"]["authentication"] == "enabled"),
+        },
     ]
 }
 
@@ -149,13 +178,29 @@ fn create_users_of_line_60(memoric: &Deployment) {
     // Line 380, `user_manager.get_user(username="user1")`: `memoric-backend user show`.
     let shown = memoric.program("memoric-backend").args(["user", "show", "--user", "user1"]).run();
     assert!(String::from_utf8_lossy(&shown.stdout).contains("user1@example.com"));
-    let again = create_user(memoric.program("memoric-backend"), "user1", PASSWORD, "other@example.com", "user");
+    let again = create_user(
+        memoric.program("memoric-backend"),
+        "user1",
+        PASSWORD,
+        "other@example.com",
+        "user",
+    );
     assert!(!again.status.success(), "a name is given once");
 }
 
 fn create_user(program: Program, name: &str, password: &str, email: &str, roles: &str) -> Output {
     program
-        .args(["user", "create", "--username", name, "--email", email, "--roles", roles, "--password-stdin"])
+        .args([
+            "user",
+            "create",
+            "--username",
+            name,
+            "--email",
+            email,
+            "--roles",
+            roles,
+            "--password-stdin",
+        ])
         .input(password)
         .run()
 }
@@ -174,8 +219,16 @@ async fn the_environment_of_the_guide_is_understood() {
     let memoric = recipe.start().await;
 
     for origin in ["https://yourdomain.com", "https://app.yourdomain.com"] {
-        let command = format!(r#"curl -D - -o /dev/null -X OPTIONS http://{}/memories -H "Origin: {origin}" -H "Access-Control-Request-Method: GET""#, memoric.http);
-        assert!(shell(&command).to_lowercase().contains(&format!("access-control-allow-origin: {origin}")), "line 269: {origin}");
+        let command = format!(
+            r#"curl -D - -o /dev/null -X OPTIONS http://{}/memories -H "Origin: {origin}" -H "Access-Control-Request-Method: GET""#,
+            memoric.http
+        );
+        assert!(
+            shell(&command)
+                .to_lowercase()
+                .contains(&format!("access-control-allow-origin: {origin}")),
+            "line 269: {origin}"
+        );
     }
 }
 
@@ -188,7 +241,8 @@ async fn the_sample_values_of_the_guide_are_refused() {
         (268, "MEMORIC_DB_PASSWORD", "strong_db_password"),
     ];
     for (line, name, value) in samples {
-        let refused = Recipe::new().await.set(name, value).program("memoric-backend").args(["serve"]).run();
+        let refused =
+            Recipe::new().await.set(name, value).program("memoric-backend").args(["serve"]).run();
         let told = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success(), "line {line}");
         assert!(told.contains(name) && !told.contains(value), "line {line}: {told}");
@@ -199,17 +253,30 @@ async fn the_sample_values_of_the_guide_are_refused() {
 async fn the_configuration_of_the_guide_is_understood() {
     let printed = [
         (181, "privacy:\n  encrypt_content: true\n"),
-        (206, "privacy:\n  user_isolation: true           # Enforce user data separation\n  allow_global_scope: false      # Prevent cross-user queries\n"),
-        (275, "# config.yaml\nprivacy:\n  user_isolation: true\n  encrypt_content: true\n\nobservability:\n  logging:\n    enabled: true\n    level: INFO\n\n  metrics:\n    enabled: true\n"),
+        (
+            206,
+            "privacy:\n  user_isolation: true           # Enforce user data separation\n  allow_global_scope: false      # Prevent cross-user queries\n",
+        ),
+        (
+            275,
+            "# config.yaml\nprivacy:\n  user_isolation: true\n  encrypt_content: true\n\nobservability:\n  logging:\n    enabled: true\n    level: INFO\n\n  metrics:\n    enabled: true\n",
+        ),
     ];
     let recipe = Recipe::new().await;
     for (line, yaml) in printed {
         let file = recipe.folder().join("config.yaml");
         std::fs::write(&file, yaml).unwrap();
         for program in ["memoric-backend", "memoric-gateway"] {
-            let checked = recipe.program(program).args(["check", "--config", &file.display().to_string()]).run();
+            let checked = recipe
+                .program(program)
+                .args(["check", "--config", &file.display().to_string()])
+                .run();
             let told = String::from_utf8_lossy(&checked.stdout).into_owned();
-            assert!(told.contains("privacy.encrypt_content"), "line {line}: {program}: {told}{}", String::from_utf8_lossy(&checked.stderr));
+            assert!(
+                told.contains("privacy.encrypt_content"),
+                "line {line}: {program}: {told}{}",
+                String::from_utf8_lossy(&checked.stderr)
+            );
         }
     }
 }
@@ -228,7 +295,10 @@ async fn the_production_set_up_of_the_guide_makes_its_admin_once() {
 
     let admin = token(&memoric, "boss", "secure_password_123");
 
-    let (status, profile) = curl(&format!(r#"curl http://{}/auth/me -H "Authorization: Bearer {admin}""#, memoric.http));
+    let (status, profile) = curl(&format!(
+        r#"curl http://{}/auth/me -H "Authorization: Bearer {admin}""#,
+        memoric.http
+    ));
     assert_eq!((status, &profile["roles"]), (200, &json!(["admin"])));
     let again = memoric.program("memoric-backend").args(["user", "list"]).run();
     assert_eq!(String::from_utf8_lossy(&again.stdout).matches("boss@example.com").count(), 1);
@@ -236,7 +306,10 @@ async fn the_production_set_up_of_the_guide_makes_its_admin_once() {
 
 fn token(memoric: &Deployment, name: &str, password: &str) -> String {
     let login = json!({"username": name, "password": password});
-    let (status, body) = curl(&format!("curl -X POST http://{}/auth/login -H 'Content-Type: application/json' -d '{login}'", memoric.http));
+    let (status, body) = curl(&format!(
+        "curl -X POST http://{}/auth/login -H 'Content-Type: application/json' -d '{login}'",
+        memoric.http
+    ));
     assert_eq!(status, 200, "{body}");
     body["access_token"].as_str().unwrap().to_owned()
 }

@@ -12,7 +12,12 @@ use tokio_postgres::{Client as Session, Error, error::SqlState};
 async fn bob_cannot_recall_what_alice_remembers() {
     let world = World::start().await;
     let (alice, bob) = (world.register("alice").await, world.register("bob").await);
-    world.remember(&alice, json!({"content": "the safe is behind the painting", "thread_id": "home"})).await;
+    world
+        .remember(
+            &alice,
+            json!({"content": "the safe is behind the painting", "thread_id": "home"}),
+        )
+        .await;
     world.remember(&bob, json!({"content": "bait", "thread_id": "home"})).await;
 
     assert_eq!(world.contents(&alice).await, ["the safe is behind the painting"]);
@@ -32,7 +37,11 @@ async fn the_owner_is_who_asks_whatever_the_request_says() {
 
     let answer = world.ask_as(&bob, Method::POST, "/memories").json(&forged).send().await.unwrap();
 
-    assert!(answer.status() == StatusCode::OK || answer.status() == StatusCode::FORBIDDEN, "{}", answer.status());
+    assert!(
+        answer.status() == StatusCode::OK || answer.status() == StatusCode::FORBIDDEN,
+        "{}",
+        answer.status()
+    );
     assert!(world.recall(&alice).await.is_empty());
     for memory in world.recall(&bob).await {
         assert_eq!(memory["user_id"], bob.id.to_string());
@@ -68,7 +77,9 @@ async fn no_setting_that_a_session_makes_shows_it_a_row() {
     let id = alice.id;
 
     for setting in ["app.user_id", "memoric.user_id", "memoric.tenant", "session.user_id"] {
-        app.execute("SELECT set_config($1, $2, false)", &[&setting, &id.to_string()]).await.unwrap();
+        app.execute("SELECT set_config($1, $2, false)", &[&setting, &id.to_string()])
+            .await
+            .unwrap();
         assert_eq!(count(&app, MEMORIES).await, Ok(0), "{setting}");
     }
     let zeros = "0".repeat(64);
@@ -96,24 +107,46 @@ async fn a_signed_context_shows_ones_own_rows_on_its_own_connection_for_its_own_
     let (app, other) = (world.session("memoric_app").await, world.session("memoric_app").await);
     let signer = Signer::register(&world.session("memoric_auth").await).await;
     let pid = pid(&app).await;
-    let of = |user: i64, target: i64, role: &str, seconds: i64| signer.sign(pid, user, target, role, "recall_memories", seconds);
+    let of = |user: i64, target: i64, role: &str, seconds: i64| {
+        signer.sign(pid, user, target, role, "recall_memories", seconds)
+    };
 
     set_context(&app, &of(alice.id, alice.id, "user", 10)).await;
     assert_eq!(count(&app, MEMORIES).await, Ok(1), "the control: hers, to her");
     set_context(&app, &of(bob.id, bob.id, "user", 10)).await;
     assert_eq!(count(&app, MEMORIES).await, Ok(0));
     set_context(&app, &of(bob.id, alice.id, "user", 10)).await;
-    assert_eq!(count(&app, MEMORIES).await, Ok(0), "the application's role crosses over for nobody");
+    assert_eq!(
+        count(&app, MEMORIES).await,
+        Ok(0),
+        "the application's role crosses over for nobody"
+    );
     set_context(&app, &of(bob.id, alice.id, "admin", 10)).await;
     assert_eq!(count(&app, MEMORIES).await, Ok(0), "not for an admin either");
 
     set_context(&other, &of(alice.id, alice.id, "user", 10)).await;
-    assert_eq!(count(&other, MEMORIES).await, Err(SqlState::INVALID_AUTHORIZATION_SPECIFICATION), "of another connection");
+    assert_eq!(
+        count(&other, MEMORIES).await,
+        Err(SqlState::INVALID_AUTHORIZATION_SPECIFICATION),
+        "of another connection"
+    );
     set_context(&app, &of(alice.id, alice.id, "user", 0)).await;
-    assert_eq!(count(&app, MEMORIES).await, Err(SqlState::INVALID_AUTHORIZATION_SPECIFICATION), "expired");
-    let moved = of(bob.id, bob.id, "user", 10).replacen(&format!(".{}.{}.", bob.id, bob.id), &format!(".{}.{}.", alice.id, alice.id), 1);
+    assert_eq!(
+        count(&app, MEMORIES).await,
+        Err(SqlState::INVALID_AUTHORIZATION_SPECIFICATION),
+        "expired"
+    );
+    let moved = of(bob.id, bob.id, "user", 10).replacen(
+        &format!(".{}.{}.", bob.id, bob.id),
+        &format!(".{}.{}.", alice.id, alice.id),
+        1,
+    );
     set_context(&app, &moved).await;
-    assert_eq!(count(&app, MEMORIES).await, Err(SqlState::INVALID_AUTHORIZATION_SPECIFICATION), "altered");
+    assert_eq!(
+        count(&app, MEMORIES).await,
+        Err(SqlState::INVALID_AUTHORIZATION_SPECIFICATION),
+        "altered"
+    );
 }
 
 #[tokio::test]
@@ -135,7 +168,11 @@ async fn a_session_of_the_application_can_write_only_for_whom_it_acts() {
     assert_eq!(run(&app, &insert(bob.id)).await, Ok(()), "the control: his own");
     assert_eq!(run(&app, &insert(alice.id)).await, Err(SqlState::INSUFFICIENT_PRIVILEGE));
     set_context(&app, &signer.sign(pid, bob.id, bob.id, "readonly", "remember_memory", 10)).await;
-    assert_eq!(run(&app, &insert(bob.id)).await, Err(SqlState::INSUFFICIENT_PRIVILEGE), "readonly writes nothing");
+    assert_eq!(
+        run(&app, &insert(bob.id)).await,
+        Err(SqlState::INSUFFICIENT_PRIVILEGE),
+        "readonly writes nothing"
+    );
     for change in [
         "UPDATE memoric.memories SET user_id = user_id + 1",
         "DELETE FROM memoric.memories",
@@ -185,9 +222,17 @@ async fn a_session_of_the_application_has_no_way_around() {
     }
     run(&app, "GRANT SELECT ON memoric.memories TO PUBLIC").await.unwrap();
     let granted = "SELECT count(*) FROM information_schema.role_table_grants WHERE table_name = 'memories' AND grantee = 'PUBLIC'";
-    assert_eq!(count(&world.superuser().await, granted).await, Ok(0), "a warning is all that comes of it");
+    assert_eq!(
+        count(&world.superuser().await, granted).await,
+        Ok(0),
+        "a warning is all that comes of it"
+    );
     run(&app, "SET row_security = off").await.unwrap();
-    assert_eq!(count(&app, MEMORIES).await, Err(SqlState::INSUFFICIENT_PRIVILEGE), "refused, not unfiltered");
+    assert_eq!(
+        count(&app, MEMORIES).await,
+        Err(SqlState::INSUFFICIENT_PRIVILEGE),
+        "refused, not unfiltered"
+    );
 }
 
 #[tokio::test]
@@ -201,7 +246,14 @@ async fn estimates_do_not_tell_who_owns_how_much() {
     let estimate = |user: i64| {
         let explain = format!("EXPLAIN SELECT 1 FROM memoric.memories WHERE user_id = {user}");
         let app = &app;
-        async move { app.query(&explain, &[]).await.unwrap().iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>() }
+        async move {
+            app.query(&explain, &[])
+                .await
+                .unwrap()
+                .iter()
+                .map(|row| row.get::<_, String>(0))
+                .collect::<Vec<_>>()
+        }
     };
 
     let of_alice = estimate(alice.id).await.join("\n").replace(&format!("= {})", alice.id), "= ?)");
@@ -233,7 +285,12 @@ async fn without_row_level_security_the_same_session_reads_everything() {
     let app = world.session("memoric_app").await;
     assert_eq!(count(&app, MEMORIES).await, Ok(0));
 
-    world.superuser().await.batch_execute("ALTER TABLE memoric.memories DISABLE ROW LEVEL SECURITY").await.unwrap();
+    world
+        .superuser()
+        .await
+        .batch_execute("ALTER TABLE memoric.memories DISABLE ROW LEVEL SECURITY")
+        .await
+        .unwrap();
 
     assert_eq!(count(&app, MEMORIES).await, Ok(1));
 }
@@ -252,7 +309,15 @@ impl Signer {
         signer
     }
 
-    fn sign(&self, pid: i32, user: i64, target: i64, role: &str, purpose: &str, seconds: i64) -> String {
+    fn sign(
+        &self,
+        pid: i32,
+        user: i64,
+        target: i64,
+        role: &str,
+        purpose: &str,
+        seconds: i64,
+    ) -> String {
         let expiry = OffsetDateTime::now_utc().unix_timestamp() + seconds;
         let context = format!("{}.{pid}.{user}.{target}.{role}..{purpose}.{expiry}", self.kid);
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).unwrap();

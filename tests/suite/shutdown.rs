@@ -20,7 +20,12 @@ async fn sigterm_ends_both_programs_cleanly() {
         for process in [memoric.gateway, memoric.backend] {
             process.signal(signal);
             let output = process.wait(Duration::from_secs(10));
-            assert_eq!(output.status.code(), Some(0), "{signal:?}: {}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(
+                output.status.code(),
+                Some(0),
+                "{signal:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         assert!(!socket.exists(), "the socket is taken away");
     }
@@ -66,7 +71,11 @@ async fn an_idle_connection_does_not_hold_a_stopping_gateway() {
     world.stop_gateway().await;
 
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(timeout(Duration::from_secs(1), idle.read(&mut [0; 16])).await.unwrap().unwrap_or(0), 0, "it is closed");
+    assert_eq!(
+        timeout(Duration::from_secs(1), idle.read(&mut [0; 16])).await.unwrap().unwrap_or(0),
+        0,
+        "it is closed"
+    );
     assert!(TcpStream::connect(world.http).await.is_err(), "nobody listens");
 }
 
@@ -84,7 +93,9 @@ async fn a_backend_that_was_killed_is_started_again_at_the_same_place() {
 
     let memoric = recipe.start().await;
 
-    assert!(reqwest::get(format!("http://{}/ready", memoric.http)).await.unwrap().status().is_success());
+    assert!(
+        reqwest::get(format!("http://{}/ready", memoric.http)).await.unwrap().status().is_success()
+    );
 }
 
 #[tokio::test]
@@ -96,7 +107,11 @@ async fn a_second_backend_does_not_take_the_socket_of_the_first() {
         sleep(Duration::from_millis(10)).await;
     }
 
-    let second = recipe.program("memoric-backend").env("MEMORIC_BACKEND_METRICS", "127.0.0.1:0").args(["serve"]).run();
+    let second = recipe
+        .program("memoric-backend")
+        .env("MEMORIC_BACKEND_METRICS", "127.0.0.1:0")
+        .args(["serve"])
+        .run();
 
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("backend.sock"));

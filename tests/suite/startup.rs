@@ -24,7 +24,10 @@ async fn a_secret_that_is_missing_short_or_a_sample_stops_the_start() {
         for (name, value) in bad {
             let refused = recipe.program(program).env(name, value).args(["serve"]).run();
             assert_refused(&refused, &[name], &format!("{program} {name}={value}"));
-            assert!(value.is_empty() || value == "short" || !told(&refused).contains(value), "{program} shows {name}");
+            assert!(
+                value.is_empty() || value == "short" || !told(&refused).contains(value),
+                "{program} shows {name}"
+            );
         }
     }
     for name in ["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY", "MEMORIC_DB_PASSWORD"] {
@@ -38,7 +41,8 @@ async fn equal_secrets_are_refused() {
     let recipe = Recipe::new().await;
     let secret = recipe.value("MEMORIC_ASSERTION_KEY").to_owned();
     for program in BOTH {
-        let refused = recipe.program(program).env("MEMORIC_JWT_SECRET", &secret).args(["serve"]).run();
+        let refused =
+            recipe.program(program).env("MEMORIC_JWT_SECRET", &secret).args(["serve"]).run();
         assert_refused(&refused, &["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY"], program);
     }
 }
@@ -50,13 +54,24 @@ async fn a_secret_may_come_from_a_file_and_from_one_place_only() {
     std::fs::write(&file, format!("{}\n", recipe.value("MEMORIC_JWT_SECRET"))).unwrap();
     let file = file.display().to_string();
 
-    let both = recipe.program("memoric-gateway").env("MEMORIC_JWT_SECRET_FILE", &file).args(["serve"]).run();
+    let both = recipe
+        .program("memoric-gateway")
+        .env("MEMORIC_JWT_SECRET_FILE", &file)
+        .args(["serve"])
+        .run();
     assert_refused(&both, &["MEMORIC_JWT_SECRET", "MEMORIC_JWT_SECRET_FILE"], "both");
-    let memoric = recipe.unset("MEMORIC_JWT_SECRET").set("MEMORIC_JWT_SECRET_FILE", &file).start().await;
-    assert!(reqwest::get(format!("http://{}/ready", memoric.http)).await.unwrap().status().is_success());
+    let memoric =
+        recipe.unset("MEMORIC_JWT_SECRET").set("MEMORIC_JWT_SECRET_FILE", &file).start().await;
+    assert!(
+        reqwest::get(format!("http://{}/ready", memoric.http)).await.unwrap().status().is_success()
+    );
 
     let recipe = Recipe::new().await.unset("MEMORIC_JWT_SECRET");
-    let absent = recipe.program("memoric-gateway").env("MEMORIC_JWT_SECRET_FILE", "/nowhere/jwt").args(["serve"]).run();
+    let absent = recipe
+        .program("memoric-gateway")
+        .env("MEMORIC_JWT_SECRET_FILE", "/nowhere/jwt")
+        .args(["serve"])
+        .run();
     assert_refused(&absent, &["MEMORIC_JWT_SECRET_FILE", "/nowhere/jwt"], "absent");
 }
 
@@ -81,15 +96,28 @@ async fn a_setting_that_is_unknown_or_impossible_is_named_with_its_line() {
         for (yaml, line, word) in bad {
             let file = recipe.folder().join("config.yaml");
             std::fs::write(&file, yaml).unwrap();
-            let refused = recipe.program(program).args(["serve", "--config", &file.display().to_string()]).run();
+            let refused = recipe
+                .program(program)
+                .args(["serve", "--config", &file.display().to_string()])
+                .run();
             assert_refused(&refused, &[word, "config.yaml:"], &format!("{program}: {yaml}"));
             if !yaml.ends_with("[\n") {
-                assert!(told(&refused).contains(&format!("config.yaml:{line}")), "{yaml}: {}", told(&refused));
+                assert!(
+                    told(&refused).contains(&format!("config.yaml:{line}")),
+                    "{yaml}: {}",
+                    told(&refused)
+                );
             }
         }
-        let misspelt = recipe.program(program).env("MEMORIC_ENCRYPTON_KEY", "x").args(["serve"]).run();
-        assert_refused(&misspelt, &["MEMORIC_ENCRYPTON_KEY", "MEMORIC_ENCRYPTION_KEY"], "a misspelt variable");
-        let flag = recipe.program(program).args(["serve", "--set", "auth.acces_token_ttl=60"]).run();
+        let misspelt =
+            recipe.program(program).env("MEMORIC_ENCRYPTON_KEY", "x").args(["serve"]).run();
+        assert_refused(
+            &misspelt,
+            &["MEMORIC_ENCRYPTON_KEY", "MEMORIC_ENCRYPTION_KEY"],
+            "a misspelt variable",
+        );
+        let flag =
+            recipe.program(program).args(["serve", "--set", "auth.acces_token_ttl=60"]).run();
         assert_refused(&flag, &["auth.access_token_ttl"], "a misspelt flag");
     }
 }
@@ -98,9 +126,13 @@ async fn a_setting_that_is_unknown_or_impossible_is_named_with_its_line() {
 async fn a_certificate_that_cannot_be_used_stops_the_gateway() {
     let recipe = Recipe::new().await;
     let other = Recipe::new().await;
-    let (key, other_key) = (recipe.value("MEMORIC_GATEWAY__TLS__KEY").to_owned(), other.value("MEMORIC_GATEWAY__TLS__KEY"));
+    let (key, other_key) = (
+        recipe.value("MEMORIC_GATEWAY__TLS__KEY").to_owned(),
+        other.value("MEMORIC_GATEWAY__TLS__KEY"),
+    );
     let garbage = recipe.folder().join("garbage.pem");
-    std::fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    std::fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
     let garbage = garbage.display().to_string();
 
     for (name, value) in [
@@ -135,18 +167,34 @@ async fn a_port_that_is_taken_stops_the_start() {
 #[tokio::test]
 async fn a_database_that_is_away_unmigrated_or_too_new_stops_the_backend() {
     let recipe = Recipe::new().await;
-    let away = recipe.program("memoric-backend").env("MEMORIC_DATABASE__HOST", "/nowhere").args(["serve"]).run();
+    let away = recipe
+        .program("memoric-backend")
+        .env("MEMORIC_DATABASE__HOST", "/nowhere")
+        .args(["serve"])
+        .run();
     assert_refused(&away, &["database"], "away");
-    let wrong = recipe.program("memoric-backend").env("MEMORIC_DB_PASSWORD", "another password than that").args(["serve"]).run();
+    let wrong = recipe
+        .program("memoric-backend")
+        .env("MEMORIC_DB_PASSWORD", "another password than that")
+        .args(["serve"])
+        .run();
     assert_refused(&wrong, &["memoric_"], "another password");
 
     let servers = Servers::get().await;
     let empty = Recipe::on(servers, servers.empty_database().await);
-    assert_refused(&empty.program("memoric-backend").args(["serve"]).run(), &["memoric-backend migrate"], "unmigrated");
+    assert_refused(
+        &empty.program("memoric-backend").args(["serve"]).run(),
+        &["memoric-backend migrate"],
+        "unmigrated",
+    );
 
     let superuser = servers.superuser(recipe.value("MEMORIC_DATABASE__NAME")).await;
     superuser.batch_execute(TOO_NEW).await.unwrap();
-    assert_refused(&recipe.program("memoric-backend").args(["serve"]).run(), &["schema"], "too new");
+    assert_refused(
+        &recipe.program("memoric-backend").args(["serve"]).run(),
+        &["schema"],
+        "too new",
+    );
 }
 
 #[tokio::test]
@@ -194,7 +242,11 @@ async fn the_channel_is_a_socket_or_loopback_and_nothing_else() {
         ("memoric-gateway", "MEMORIC_GATEWAY__BACKEND", "http://backend.example:8801"),
     ] {
         let refused = recipe.program(program).env(name, value).args(["serve"]).run();
-        assert_refused(&refused, &[if program == "memoric-backend" { "backend.listen" } else { "gateway.backend" }], value);
+        assert_refused(
+            &refused,
+            &[if program == "memoric-backend" { "backend.listen" } else { "gateway.backend" }],
+            value,
+        );
     }
 }
 
@@ -207,7 +259,12 @@ async fn check_shows_every_setting_and_no_secret() {
         let shown = format!("{}{}", String::from_utf8_lossy(&checked.stdout), told(&checked));
         assert!(checked.status.success(), "{program}: {shown}");
         assert!(shown.contains("auth.access_token_ttl = 3600"), "{shown}");
-        for secret in [harness::JWT_SECRET, harness::ASSERTION_SECRET, harness::ENCRYPTION_KEY, harness::DATABASE_PASSWORD] {
+        for secret in [
+            harness::JWT_SECRET,
+            harness::ASSERTION_SECRET,
+            harness::ENCRYPTION_KEY,
+            harness::DATABASE_PASSWORD,
+        ] {
             assert!(!shown.contains(secret), "{program} shows a secret");
         }
     }
@@ -218,13 +275,18 @@ async fn check_shows_every_setting_and_no_secret() {
 
 #[tokio::test]
 async fn a_redis_that_is_away_degrades_and_does_not_stop() {
-    let world = World::with(|settings| settings.redis.url = "redis+unix:///tmp/nowhere/redis.sock".to_owned()).start().await;
+    let world = World::with(|settings| {
+        settings.redis.url = "redis+unix:///tmp/nowhere/redis.sock".to_owned()
+    })
+    .start()
+    .await;
     let alice = world.register("alice").await;
 
     world.remember(&alice, json!({"content": "x"})).await;
 
     assert_eq!(world.contents(&alice).await, ["x"]);
-    let ready: serde_json::Value = world.ask(reqwest::Method::GET, "/ready").send().await.unwrap().json().await.unwrap();
+    let ready: serde_json::Value =
+        world.ask(reqwest::Method::GET, "/ready").send().await.unwrap().json().await.unwrap();
     assert_eq!(ready["status"], "degraded");
 }
 
@@ -246,4 +308,4 @@ fn mode(file: &Path) -> u32 {
 }
 
 /// As a release would leave it that this one cannot serve.
-const TOO_NEW: &str = "UPDATE memoric.schema SET minimum = 1000000";
+const TOO_NEW: &str = "UPDATE memoric.migrations SET compatible_from = 1000000";

@@ -79,7 +79,10 @@ async fn secrets_are_for_their_owner_alone_and_are_made_once() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let before = secrets();
-    let modes: Vec<_> = before.lines().filter(|line| line.starts_with(|char: char| char.is_ascii_digit()) && line.contains(' ')).collect();
+    let modes: Vec<_> = before
+        .lines()
+        .filter(|line| line.starts_with(|char: char| char.is_ascii_digit()) && line.contains(' '))
+        .collect();
     assert!(!modes.is_empty() && modes.iter().all(|line| line.starts_with("600 ")), "{modes:?}");
 
     up.end(Signal::TERM);
@@ -104,14 +107,22 @@ async fn a_taken_port_is_told_and_everything_is_stopped_again() {
 
     assert!(!output.status.success());
     let told = [output.stdout, output.stderr].concat();
-    assert!(String::from_utf8_lossy(&told).contains(&up.addresses[1]), "{}", String::from_utf8_lossy(&told));
+    assert!(
+        String::from_utf8_lossy(&told).contains(&up.addresses[1]),
+        "{}",
+        String::from_utf8_lossy(&told)
+    );
     assert_eq!(up.processes(), [""; 0]);
 }
 
 impl Up {
     fn prepare() -> Self {
         let folder = tempfile::Builder::new().prefix("up-").tempdir_in("/tmp").unwrap();
-        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(
+            folder.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
         let addresses = [(); 4].map(|()| free_address().to_string());
         Self { run: None, home: folder.path().join("home of one"), addresses, _folder: folder }
     }
@@ -123,12 +134,17 @@ impl Up {
     }
 
     fn launch(&self) -> Started {
-        let names = ["MEMORIC_HTTP", "MEMORIC_HTTPS", "MEMORIC_GATEWAY_METRICS", "MEMORIC_BACKEND_METRICS"];
+        let names =
+            ["MEMORIC_HTTP", "MEMORIC_HTTPS", "MEMORIC_GATEWAY_METRICS", "MEMORIC_BACKEND_METRICS"];
         let program = Program::new(&checkout().join("deploy/up"))
             .env("MEMORIC_BINARIES", Program::folder())
             .env("MEMORIC_HOME", &self.home)
             .env("HOME", "/root");
-        names.into_iter().zip(&self.addresses).fold(program, |program, (name, address)| program.env(name, address)).start()
+        names
+            .into_iter()
+            .zip(&self.addresses)
+            .fold(program, |program, (name, address)| program.env(name, address))
+            .start()
     }
 
     async fn start_again(&mut self) {
@@ -165,7 +181,8 @@ impl Up {
         for entry in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let works_here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(Path::new(&home)));
+            let works_here = std::fs::read_link(entry.path().join("cwd"))
+                .is_ok_and(|cwd| cwd.starts_with(Path::new(&home)));
             if command.contains(&home) || works_here {
                 found.push(command);
             }
@@ -179,37 +196,62 @@ impl Up {
 
     async fn admin_token(&self) -> String {
         let said = self.said();
-        let password = said.split("password ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+        let password =
+            said.split("password ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
         self.log_in("admin", password).await
     }
 
     async fn register(&self, name: &str) -> String {
         let account = json!({"username": name, "email": format!("{name}@example.com"), "password": harness::PASSWORD});
-        let answer = reqwest::Client::new().post(self.url("/auth/register")).json(&account).send().await.unwrap();
+        let answer = reqwest::Client::new()
+            .post(self.url("/auth/register"))
+            .json(&account)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 201, "registration is open here");
         self.log_in(name, harness::PASSWORD).await
     }
 
     async fn log_in(&self, name: &str, password: &str) -> String {
         let login = json!({"username": name, "password": password});
-        let answer = reqwest::Client::new().post(self.url("/auth/login")).json(&login).send().await.unwrap();
+        let answer =
+            reqwest::Client::new().post(self.url("/auth/login")).json(&login).send().await.unwrap();
         answer.json::<Value>().await.unwrap()["access_token"].as_str().unwrap().to_owned()
     }
 
     async fn remember(&self, token: &str, content: &str) {
         let memory = json!({"content": content});
-        let answer = reqwest::Client::new().post(self.url("/memories")).bearer_auth(token).json(&memory).send().await.unwrap();
+        let answer = reqwest::Client::new()
+            .post(self.url("/memories"))
+            .bearer_auth(token)
+            .json(&memory)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
     }
 
     async fn contents(&self, token: &str) -> Vec<String> {
-        let answer = reqwest::Client::new().get(self.url("/memories")).bearer_auth(token).send().await.unwrap();
+        let answer = reqwest::Client::new()
+            .get(self.url("/memories"))
+            .bearer_auth(token)
+            .send()
+            .await
+            .unwrap();
         let memories: Vec<Value> = answer.json().await.unwrap();
         memories.iter().map(|memory| memory["content"].as_str().unwrap().to_owned()).collect()
     }
 
     async fn status(&self, token: &str) -> u16 {
-        reqwest::Client::new().get(self.url("/memories")).bearer_auth(token).send().await.unwrap().status().as_u16()
+        reqwest::Client::new()
+            .get(self.url("/memories"))
+            .bearer_auth(token)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     }
 }
 

@@ -13,6 +13,7 @@ use super::{DataKey, RingId};
 
 /// What a payload is, so that one kind cannot pass for another.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(dead_code, reason = "the bytes are fixed from the first; what writes them comes later")]
 pub(crate) enum Purpose {
     /// A memory as it stands.
     Memory,

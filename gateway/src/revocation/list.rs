@@ -38,7 +38,10 @@ impl List {
             PresentedBy::AccessToken { jti, sid, generation, .. } => {
                 entries.tokens.contains_key(jti)
                     || entries.sessions.contains_key(sid)
-                    || entries.generations.get(&identity.user).is_some_and(|(lowest, _)| generation < lowest)
+                    || entries
+                        .generations
+                        .get(&identity.user)
+                        .is_some_and(|(lowest, _)| generation < lowest)
             }
             PresentedBy::ApiKey(id) => entries.keys.contains_key(id),
         }
@@ -98,7 +101,11 @@ mod tests {
 
     #[test]
     fn a_revocation_ends_what_it_names_and_nothing_else() {
-        for revoked in [Revoked::Token(Uuid::from_u128(1)), Revoked::Session(Uuid::from_u128(2)), Revoked::Before(5)] {
+        for revoked in [
+            Revoked::Token(Uuid::from_u128(1)),
+            Revoked::Session(Uuid::from_u128(2)),
+            Revoked::Before(5),
+        ] {
             let list = List::default();
             list.add(revocation(revoked.clone()));
             assert!(list.revokes(&token(7, 1, 2, 4)), "{revoked:?}");
