@@ -23,7 +23,7 @@ test: packages ## Builds everything and runs every test.
 check: packages $(CARGO_DENY) ## Checks format, lints, documentation, dependencies and scripts.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --no-deps --document-private-items --locked
 	cargo fetch --locked --quiet
 	$(CARGO_DENY) --offline check bans licenses sources
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x $(SCRIPTS); else echo 'no shellcheck here: skipped'; fi
