@@ -1,6 +1,6 @@
 //! The only way in.
 //!
-//! A client arrives at the [`listener`] and is handed to Pingora's engine, whose phases
+//! A client arrives at `listener.rs` and is handed to Pingora's engine, whose phases
 //! `proxy.rs` lists. `pipeline.rs` decides what becomes of each request: it is one function, and
 //! every check is in it, in order. `forward.rs` prepares a request for the backend, `respond.rs`
 //! answers in its place, and what came of it hangs on the `Exchange`.

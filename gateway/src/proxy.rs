@@ -163,7 +163,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> FailToProxy {
         let rejection = rejection_for(error);
-        if let Some(rejection) = rejection.filter(|_| session.response_written().is_none()) {
+        if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
             tracing::warn!(request = %exchange.id, %error, "not forwarded");
             // What was not read of the body is still on its way.
             session.set_keepalive(None);
@@ -199,6 +199,11 @@ async fn invite_body(session: &mut Session) -> Result<()> {
         session.as_downstream_mut().write_continue_response().await?;
     }
     Ok(())
+}
+
+/// Whether an answer has begun. `100 Continue` is none.
+fn is_answered(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| !head.status.is_informational())
 }
 
 /// What the client is told of a fault. Nothing, where it is the client that is gone.

@@ -3,6 +3,7 @@
 
 mod authentication;
 mod authorization;
+mod bounds;
 mod encryption;
 mod guide;
 mod isolation;

@@ -49,7 +49,7 @@ fn raise_descriptors(config: &Config) {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = if raised.is_ok() { maximum } else { current };
     // Each client may keep a connection to the backend busy.
-    let needed = (config.connections.total as u64).saturating_mul(2).saturating_add(RESERVE);
+    let needed = (config.connections.total as u64).saturating_mul(2);
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
         tracing::warn!(
             limit,
@@ -58,6 +58,3 @@ fn raise_descriptors(config: &Config) {
         );
     }
 }
-
-/// Descriptors for everything but clients.
-const RESERVE: u64 = 128;
