@@ -1,6 +1,7 @@
 //! What the gateway asks the backend on its own behalf.
 
 use std::{
+    future::pending,
     io,
     net::{IpAddr, Ipv4Addr},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -160,8 +161,8 @@ async fn exchange(
     tokio::select! {
         biased;
         answer = answer => answer,
-        // The connection ends before its answer only where it fails.
-        ended = connection => Err(ended.err().map_or(BackendError::Unusable, BackendError::Cut)),
+        // It may end before its answer has been read; the answer tells how that went.
+        never = async { let _ = connection.await; pending().await } => never,
     }
 }
 

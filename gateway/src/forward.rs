@@ -34,7 +34,8 @@ use crate::{
 pub(crate) struct Forward {
     channel: Channel,
     key: AssertionKey,
-    exchange: Duration,
+    /// How long the backend may be silent.
+    patience: Duration,
 }
 
 /// Connects to a Unix socket, and makes sure who listens there.
@@ -45,7 +46,7 @@ struct Trusted {
 
 impl Forward {
     pub(crate) fn new(channel: Channel, key: AssertionKey, timeouts: Timeouts) -> Self {
-        Self { channel, key, exchange: timeouts.exchange }
+        Self { channel, key, patience: timeouts.exchange.mul_f64(PATIENCE) }
     }
 
     /// Where the backend is.
@@ -63,8 +64,8 @@ impl Forward {
         if let Some(options) = peer.get_mut_peer_options() {
             options.connection_timeout = Some(CONNECT);
             options.total_connection_timeout = Some(CONNECT);
-            options.read_timeout = Some(self.exchange);
-            options.write_timeout = Some(self.exchange);
+            options.read_timeout = Some(self.patience);
+            options.write_timeout = Some(self.patience);
             options.idle_timeout = Some(IDLE);
         }
         Ok(Box::new(peer))
@@ -144,6 +145,9 @@ const PASSED: [HeaderName; 5] = [CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_EN
 
 /// The name that the backend is asked by.
 const BACKEND: &str = "backend";
+
+/// How much of an exchange the backend may take: the rest is for telling the client.
+const PATIENCE: f64 = 0.9;
 
 /// How long the backend may take to let us in.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -43,7 +43,7 @@ fn check_lines(request: &Request<'_>) -> Result<(), Rejection> {
     if lines.all(|line| line.ends_with(b"\r\n")) {
         Ok(())
     } else {
-        Err(Rejection::Ambiguous("A line of the request head does not end in CR LF"))
+        Err(Rejection::Misframed("A line of the request head does not end in CR LF"))
     }
 }
 
@@ -132,7 +132,7 @@ fn check_length(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejection> 
     }
     let digits = length.as_bytes();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Rejection::Ambiguous("Content-Length is not a number"));
+        return Err(Rejection::Misframed("Content-Length is not a number"));
     }
     // More digits than fit are more bytes than anyone may send.
     match length.to_str().ok().and_then(|digits| digits.parse().ok()) {
@@ -149,10 +149,10 @@ fn check_chunked(
     second: Option<&HeaderValue>,
 ) -> Result<(), Rejection> {
     if second.is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return Err(Rejection::Ambiguous("Transfer-Encoding is not chunked alone"));
+        return Err(Rejection::Misframed("Transfer-Encoding is not chunked alone"));
     }
     let Some(raw) = request.raw().filter(|_| request.version() == Version::HTTP_11) else {
-        return Err(Rejection::Ambiguous("Transfer-Encoding belongs to HTTP/1.1"));
+        return Err(Rejection::Misframed("Transfer-Encoding belongs to HTTP/1.1"));
     };
     let is_length = |line: &[u8]| {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
@@ -175,7 +175,7 @@ const fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':' | b'[' | b']')
 }
 
-const TWO_LENGTHS: Rejection = Rejection::Ambiguous("The request has more than one length");
+const TWO_LENGTHS: Rejection = Rejection::Misframed("The request has more than one length");
 
 /// What a method may be.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -217,7 +217,7 @@ mod tests {
         ];
         for (headers, why) in refused {
             let refused = with(headers).unwrap_err();
-            assert!(matches!(refused, Rejection::Ambiguous(_)), "{why}: {refused:?}");
+            assert!(refused.ends_connection(), "{why}: {refused:?}");
         }
     }
 

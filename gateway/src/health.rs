@@ -25,6 +25,14 @@ pub(crate) struct Health {
     metrics: Arc<Metrics>,
     began: Instant,
     began_at: SystemTime,
+    features: Features,
+}
+
+/// Which parts are switched on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Features {
+    pub(crate) metrics: bool,
+    pub(crate) cors: bool,
 }
 
 /// What the last probe found.
@@ -36,7 +44,12 @@ struct Probed {
 }
 
 impl Health {
-    pub(crate) fn new(backend: Arc<BackendClient>, redis: Client, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        backend: Arc<BackendClient>,
+        redis: Client,
+        metrics: Arc<Metrics>,
+        features: Features,
+    ) -> Self {
         Self {
             probed: ArcSwap::default(),
             backend,
@@ -44,6 +57,7 @@ impl Health {
             metrics,
             began: Instant::now(),
             began_at: SystemTime::now(),
+            features,
         }
     }
 
@@ -137,16 +151,16 @@ impl Health {
         let probed = **self.probed.load();
         json!({
             "service": self.service(),
-            "liveness": self.liveness(),
-            "readiness": self.readiness(),
+            "liveness": healthy(true, self.liveness()),
+            "readiness": healthy(probed.can_serve(), self.readiness()),
             "backend": component(probed.backend, "Backend"),
             "database": component(probed.can_serve(), "Database"),
             "redis": component(probed.redis, "Redis"),
             "features": {
                 "authentication": "enabled",
                 "audit_logging": "enabled",
-                "metrics": "enabled",
-                "cors": "enabled",
+                "metrics": switched(self.features.metrics),
+                "cors": switched(self.features.cors),
             },
             "timestamp": stamp(SystemTime::now()),
         })
@@ -171,6 +185,18 @@ impl Probed {
 fn component(is_up: bool, name: &str) -> Value {
     let status = if is_up { "healthy" } else { "unhealthy" };
     json!({ "healthy": is_up, "status": status, "message": format!("{name} is {status}") })
+}
+
+/// The same, saying in one word how it is.
+fn healthy(is_up: bool, mut told: Value) -> Value {
+    if let Some(told) = told.as_object_mut() {
+        told.insert("healthy".to_owned(), is_up.into());
+    }
+    told
+}
+
+const fn switched(on: bool) -> &'static str {
+    if on { "enabled" } else { "disabled" }
 }
 
 fn feature() -> Value {

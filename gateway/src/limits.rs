@@ -35,6 +35,13 @@ pub(crate) struct Budget {
     pub(crate) window: u64,
 }
 
+impl Budget {
+    /// The same with nothing left.
+    pub(crate) fn spent(self) -> Self {
+        Self { left: 0, ..self }
+    }
+}
+
 struct Ledger<K: Hash + Eq + Clone> {
     limiter: RateLimiter<K, Capped<K>, DefaultClock, StateInformationMiddleware>,
     clock: DefaultClock,

@@ -20,7 +20,7 @@ use crate::{
     exchange::{Exchange, Exchanges, Outcome},
     forward::{Forward, fault},
     gateway::Background,
-    health::Health,
+    health::{Features, Health},
     limits::Limits,
     metrics::Metrics,
     pipeline::{Decision, Pipeline},
@@ -51,7 +51,10 @@ impl Proxy {
         let backend = Arc::new(BackendClient::new(config.backend.clone(), key.clone()));
         let revocations = Arc::new(Revocations::new(Arc::clone(&backend), Arc::clone(&metrics)));
         let limits = Arc::new(Limits::new(&config.limits));
-        let health = Arc::new(Health::new(Arc::clone(&backend), config.redis.clone(), metrics));
+        let features =
+            Features { metrics: config.metrics.is_some(), cors: !config.cors.origins.is_empty() };
+        let health =
+            Arc::new(Health::new(Arc::clone(&backend), config.redis.clone(), metrics, features));
 
         background.spawn(Feed { revocations: Arc::clone(&revocations), backend }.run());
         let (redis, prefix) = (config.redis.clone(), &config.redis_prefix);
@@ -83,6 +86,8 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.open(session);
+        // Otherwise Pingora takes an early next request for the end of this one's connection.
+        session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
         Ok(())
     }
@@ -153,7 +158,29 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.upstream.answered();
+        respond::take_out(head);
         respond::sign_off(head, exchange)
+    }
+
+    /// Tries again only what cannot happen twice: a request without a body and without effect, on
+    /// a connection that turned out to be dead.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        _: &mut Exchange,
+        was_reused: bool,
+    ) -> Box<Error> {
+        let is_repeatable = session.req_header().method.is_idempotent()
+            && session.is_body_empty()
+            && !is_answered(session);
+        if is_repeatable {
+            error.retry.decide_reuse(was_reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
     }
 
     async fn fail_to_proxy(
@@ -196,7 +223,10 @@ fn permit(exchange: &Exchange) -> Result<&Permit> {
 async fn invite_body(session: &mut Session) -> Result<()> {
     let head = session.req_header();
     if head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT) {
+        // Pingora takes this for an answer that came before its body, and gives up the connection.
+        let kept = session.get_keepalive();
         session.as_downstream_mut().write_continue_response().await?;
+        session.set_keepalive(kept);
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ use thiserror::Error;
 pub(crate) enum Rejection {
     #[error("the request can be read in two ways: {0}")]
     Ambiguous(&'static str),
+    #[error("where the request ends can be read in two ways: {0}")]
+    Misframed(&'static str),
     #[error("the request head exceeds its bounds")]
     HeadTooLarge,
     #[error("the request body exceeds its bound")]
@@ -65,6 +67,7 @@ impl Rejection {
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
             Self::Ambiguous(_)
+            | Self::Misframed(_)
             | Self::BodyIncomplete
             | Self::Unaccountable
             | Self::SeveralCredentials => StatusCode::BAD_REQUEST,
@@ -94,7 +97,7 @@ impl Rejection {
     /// The stable name that clients, dashboards and audit records use.
     pub(crate) const fn code(&self) -> &'static str {
         match self {
-            Self::Ambiguous(_) | Self::Unaccountable => "bad_request",
+            Self::Ambiguous(_) | Self::Misframed(_) | Self::Unaccountable => "bad_request",
             Self::HeadTooLarge => "head_too_large",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
@@ -121,7 +124,9 @@ impl Rejection {
     /// The sentence that a client reads: the guide's, or the Python server's, where they have one.
     pub(crate) const fn detail(&self) -> &'static str {
         match self {
-            Self::Ambiguous(reason) | Self::PreflightRefused(reason) => reason,
+            Self::Ambiguous(reason) | Self::Misframed(reason) | Self::PreflightRefused(reason) => {
+                reason
+            }
             Self::HeadTooLarge => "The request head is too large",
             Self::BodyTooLarge => "The request body is too large",
             Self::BodyIncomplete => "The request body is incomplete",
@@ -162,6 +167,12 @@ impl Rejection {
         }
     }
 
+    /// Whether the connection goes with the request: where the end of this request is unclear, so
+    /// is the beginning of the next (RFC 9112, section 6.3).
+    pub(crate) const fn ends_connection(&self) -> bool {
+        matches!(self, Self::Misframed(_))
+    }
+
     /// After how many seconds it may go better. Never less than it takes, or it would be a lie.
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
@@ -189,6 +200,13 @@ mod tests {
         assert_eq!(after(0), Some(1));
         assert_eq!(after(1000), Some(1));
         assert_eq!(after(1001), Some(2));
+    }
+
+    #[test]
+    fn only_an_unclear_end_ends_the_connection() {
+        assert!(Rejection::Misframed("why").ends_connection());
+        assert!(!Rejection::Ambiguous("why").ends_connection());
+        assert!(!Rejection::BodyTooLarge.ends_connection());
     }
 
     #[test]

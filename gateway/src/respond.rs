@@ -36,6 +36,15 @@ pub(crate) async fn reject(
     exchange.outcome = Outcome::Rejected;
     exchange.code = Some(rejection.code());
     tracing::debug!(request = %exchange.id, code = rejection.code(), reason = %rejection, "rejected");
+    match rejection {
+        // A page that may not ask is told nothing that its browser would let it read.
+        Rejection::PreflightRefused(_) => exchange.page = None,
+        Rejection::TooMany { .. } => exchange.budget = exchange.budget.map(Budget::spent),
+        _ => {}
+    }
+    if rejection.ends_connection() {
+        session.set_keepalive(None);
+    }
     let status = rejection.status();
     let title = status.canonical_reason().unwrap_or_default();
     let problem =
@@ -79,18 +88,27 @@ pub(crate) async fn preflight(
     head.insert_header(ACCESS_CONTROL_ALLOW_METHODS, &preflight.methods)?;
     head.insert_header(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS)?;
     head.insert_header(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_LIFE)?;
+    head.insert_header(VARY, "Access-Control-Request-Method, Access-Control-Request-Headers")?;
     write(session, exchange, head, Bytes::new()).await
 }
 
-/// Adds what every answer carries, whoever wrote it, and takes away what is for us alone.
-pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    let internal = |name: &&HeaderName| name.as_str().starts_with(INTERNAL_PREFIX);
-    let internal: Vec<_> = head.headers.keys().filter(internal).cloned().collect();
+/// Takes out of the backend's answer what is for us alone, what only we tell pages, and what
+/// runs where.
+pub(crate) fn take_out(head: &mut ResponseHeader) {
+    let is_internal = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.starts_with(INTERNAL_PREFIX) || name.starts_with("access-control-")
+    };
+    let internal: Vec<_> = head.headers.keys().filter(is_internal).cloned().collect();
     for name in internal.iter().chain([&SERVER]) {
         head.remove_header(name);
     }
+}
+
+/// Adds what every answer carries, whoever wrote it.
+pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
     head.insert_header(REQUEST_ID, exchange.id.to_string())?;
-    head.insert_header(VARY, "Origin")?;
+    head.append_header(VARY, "Origin")?;
     head.insert_header(X_CONTENT_TYPE_OPTIONS, "nosniff")?;
     head.insert_header(REFERRER_POLICY, "no-referrer")?;
     head.insert_header(CONTENT_SECURITY_POLICY, NOTHING_ACTIVE)?;
@@ -121,7 +139,19 @@ async fn write(
     }
     let is_silent = body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), is_silent).await?;
-    if is_silent { Ok(()) } else { session.write_response_body(Some(body), true).await }
+    if !is_silent {
+        session.write_response_body(Some(body), true).await?;
+    }
+    if !session.is_body_done() {
+        let _ = timeout(DRAIN_TIME, linger(session)).await;
+    }
+    Ok(())
+}
+
+/// Lets a client that is still sending read its answer: going away from unread bytes resets the
+/// connection (or the stream), and with it what the client has not read yet.
+async fn linger(session: &mut Session) {
+    while let Ok(Some(_)) = session.read_request_body().await {}
 }
 
 /// Whether all of the request was read, what little is left of it included. Bytes that were not
@@ -183,3 +213,28 @@ const DRAIN_BYTES: usize = 64 * 1024;
 
 /// How long that may take.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_backend_tells_us_alone_goes_no_further() {
+        let mut head = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in [
+            ("server", "origin"),
+            ("x-memoric-owner", "3"),
+            ("access-control-allow-origin", "*"),
+            ("vary", "Accept"),
+            ("content-type", "application/json"),
+        ] {
+            head.append_header(name, value).unwrap();
+        }
+
+        take_out(&mut head);
+
+        let mut left: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-type", "vary"]);
+    }
+}

@@ -36,10 +36,12 @@ impl Revocations {
     /// Not knowing counts as revoked: where the list may be incomplete the backend is asked, and
     /// where it does not answer nobody comes in.
     pub(crate) async fn ensure_live(&self, identity: &Identity) -> Result<(), Rejection> {
+        // Asked first: what makes the list complete after it was read says nothing about that.
+        let is_complete = self.list.is_complete(Instant::now(), TRUSTED);
         if self.list.revokes(identity) {
             return Err(Rejection::Revoked);
         }
-        if self.list.is_complete(Instant::now(), TRUSTED) {
+        if is_complete {
             return Ok(());
         }
         match self.backend.is_live(identity).await {
@@ -71,3 +73,50 @@ impl Revocations {
 
 /// How long the list is trusted after it was known to be complete.
 const TRUSTED: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use memoric_contract::{AssertionKey, UserId, revocation::Revoked, token::TokenKeys};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        authn::{
+            Authenticator,
+            tests::{NOW, SECRET, token},
+        },
+        config::Channel,
+    };
+
+    #[tokio::test]
+    async fn a_remembered_token_is_refused_at_once_when_it_is_revoked() {
+        let revocations = revocations();
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET));
+        let token = token(3);
+        revocations.confirm(Instant::now());
+        let identity = authenticator.verify(&token, NOW).unwrap();
+        assert_eq!(revocations.ensure_live(&identity).await, Ok(()));
+
+        let revoked = Revoked::Token(Uuid::from_u128(1));
+        revocations.apply(Revocation { user: UserId(3), revoked, expires_at: NOW + 3600 });
+
+        let remembered = authenticator.verify(&token, NOW).unwrap();
+        assert!(Arc::ptr_eq(&identity, &remembered), "it is remembered all the same");
+        assert_eq!(revocations.ensure_live(&remembered).await, Err(Rejection::Revoked));
+    }
+
+    #[tokio::test]
+    async fn not_knowing_counts_as_revoked() {
+        let identity = Authenticator::new(TokenKeys::hs256(SECRET)).verify(&token(3), NOW).unwrap();
+
+        let refused = revocations().ensure_live(&identity).await;
+
+        assert_eq!(refused, Err(Rejection::RevocationsUnavailable), "nobody could be asked");
+    }
+
+    fn revocations() -> Revocations {
+        let nowhere = Channel::Unix { path: "/nonexistent/backend.sock".into(), uid: 0 };
+        let backend = Arc::new(BackendClient::new(nowhere, AssertionKey::new([7; 32])));
+        Revocations::new(backend, Arc::new(Metrics::new().unwrap()))
+    }
+}
