@@ -153,11 +153,15 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.upstream.answered();
+        // A connection that is kept would have to be cut when the gateway has stopped.
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
         respond::take_out(head);
         respond::sign_off(head, exchange)
     }
@@ -172,7 +176,7 @@ impl ProxyHttp for Proxy {
         _: &mut Exchange,
         was_reused: bool,
     ) -> Box<Error> {
-        let is_repeatable = session.req_header().method.is_idempotent()
+        let is_repeatable = session.req_header().method.is_safe()
             && session.is_body_empty()
             && !is_answered(session);
         if is_repeatable {
@@ -191,11 +195,13 @@ impl ProxyHttp for Proxy {
     ) -> FailToProxy {
         let rejection = rejection_for(error);
         if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
-            tracing::warn!(request = %exchange.id, %error, "not forwarded");
+            // The error's own text may quote what was sent, by either side.
+            let (fault, source) = (error.etype().as_str(), error.esource().as_str());
+            tracing::warn!(request = %exchange.id, fault, source, "not forwarded");
             // What was not read of the body is still on its way.
             session.set_keepalive(None);
-            if let Err(error) = respond::reject(session, exchange, &rejection).await {
-                tracing::debug!(request = %exchange.id, %error, "the client is gone");
+            if respond::reject(session, exchange, &rejection).await.is_err() {
+                tracing::debug!(request = %exchange.id, "the client is gone");
             }
             return FailToProxy {
                 error_code: rejection.status().as_u16(),
