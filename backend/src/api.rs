@@ -110,6 +110,7 @@ impl Api {
             InternalOperation::ProbeHealth => internal::probe_health(app).await,
             InternalOperation::FollowRevocations => internal::follow_revocations(app, call).await,
             InternalOperation::CheckLive => internal::check_live(app, call).await,
+            InternalOperation::DeliverRecords => Err(ApiError::NotImplemented),
         }
     }
 }

@@ -52,8 +52,9 @@ impl Gatekeeper {
 impl Asked {
     fn at(method: &Method, uri: &Uri) -> Option<Self> {
         let internal = || {
-            let is_here =
-                |each: &InternalOperation| *method == Method::GET && each.path() == uri.path();
+            let is_here = |each: &InternalOperation| {
+                each.method() == method.as_str() && each.path() == uri.path()
+            };
             InternalOperation::ALL.into_iter().find(is_here).map(Self::Internal)
         };
         Operation::at(method.as_str(), uri.path()).map(Self::Public).or_else(internal)

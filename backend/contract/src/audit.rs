@@ -1,5 +1,7 @@
 //! The audit record, its event types, and the bytes that prove it.
 
+mod report;
+
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -7,7 +9,19 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use self::report::Report;
+pub(crate) use self::report::id_of;
+#[cfg(test)]
+pub(crate) use self::report::tests::{
+    full as report_for_tests, longest as longest_report_for_tests,
+};
 use crate::{CredentialKind, FieldWriter, Operation, RequestId, UserId};
+
+/// Tells the gateway, in an answer of the backend's, whose data it was about: a user's id.
+pub const OWNER_HEADER: &str = "x-memoric-owner";
+
+/// Tells the gateway, in an answer of the backend's, the id of what it was about.
+pub const RESOURCE_HEADER: &str = "x-memoric-resource";
 
 /// Who did what to whose, when, from where, and how it ended.
 ///

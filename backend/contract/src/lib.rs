@@ -13,6 +13,7 @@ mod operation;
 mod permission;
 pub mod problem;
 pub mod revocation;
+pub mod spool;
 pub mod token;
 
 pub use assertion::{ASSERTION_HEADER, Assertion, AssertionError, AssertionKey, VerifiedAssertion};

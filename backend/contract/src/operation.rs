@@ -1,6 +1,6 @@
 //! Everything that can be asked for.
 
-use crate::Permission;
+use crate::{Permission, spool::BATCH_PATH};
 
 /// One thing a client can ask for.
 ///
@@ -65,6 +65,8 @@ pub enum InternalOperation {
     FollowRevocations,
     /// Whether one credential still lives.
     CheckLive,
+    /// Hands over records from a gateway's spool.
+    DeliverRecords,
 }
 
 /// Which credential an operation demands.
@@ -386,14 +388,24 @@ impl Operation {
 
 impl InternalOperation {
     /// Every internal operation there is.
-    pub const ALL: [Self; 3] = [Self::ProbeHealth, Self::FollowRevocations, Self::CheckLive];
+    pub const ALL: [Self; 4] =
+        [Self::ProbeHealth, Self::FollowRevocations, Self::CheckLive, Self::DeliverRecords];
 
-    /// Where it is asked for, always by GET.
+    /// The HTTP method that asks for it.
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::ProbeHealth | Self::FollowRevocations | Self::CheckLive => "GET",
+            Self::DeliverRecords => "POST",
+        }
+    }
+
+    /// Where it is asked for.
     pub const fn path(self) -> &'static str {
         match self {
             Self::ProbeHealth => "/internal/health",
             Self::FollowRevocations => "/internal/revocations",
             Self::CheckLive => "/internal/live",
+            Self::DeliverRecords => BATCH_PATH,
         }
     }
 
@@ -403,6 +415,7 @@ impl InternalOperation {
             Self::ProbeHealth => "internal_probe_health",
             Self::FollowRevocations => "internal_follow_revocations",
             Self::CheckLive => "internal_check_live",
+            Self::DeliverRecords => "internal_deliver_records",
         }
     }
 }
