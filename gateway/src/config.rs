@@ -1,5 +1,7 @@
 //! Settings that have been checked and are ready to use.
 
+mod proxies;
+
 use std::{
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
@@ -16,12 +18,16 @@ use memoric_config::{
     schema::{self, Seconds},
 };
 
+pub(crate) use self::proxies::TrustedProxies;
+
 /// Everything the gateway needs to start.
 pub struct Config {
     /// Where clients connect in clear.
     pub(crate) http: Option<SocketAddr>,
     /// Where clients connect by TLS.
     pub(crate) https: Option<Https>,
+    /// Whose word about where a request comes from is taken.
+    pub(crate) proxies: TrustedProxies,
     /// Where Prometheus connects.
     pub(crate) metrics: Option<SocketAddr>,
     /// Where the backend is.
@@ -121,6 +127,7 @@ impl Config {
         Ok(Self {
             http: gateway.http,
             https: https(gateway)?,
+            proxies: TrustedProxies::try_from(gateway)?,
             metrics: settings.observability.metrics.enabled.then_some(gateway.metrics),
             backend: channel(&gateway.backend, gateway.backend_uid)?,
             threads: NonZeroUsize::new(gateway.threads),
@@ -298,6 +305,7 @@ const SOCKET_PATH: usize = 107;
 
 #[cfg(test)]
 pub(crate) mod tests {
+    pub(crate) use super::proxies::tests::proxies;
     use super::*;
 
     /// The secrets that a gateway needs, known to every test.

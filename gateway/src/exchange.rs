@@ -12,8 +12,8 @@ use pingora::{Error, ErrorSource, protocols::l4::socket::SocketAddr as PeerAddr,
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
-    access_log::AccessLog, authz::Permit, cors::AllowedOrigin, limits::Budget,
-    listener::Connection, metrics::Metrics,
+    access_log::AccessLog, authz::Permit, config::TrustedProxies, cors::AllowedOrigin,
+    limits::Budget, listener::Connection, metrics::Metrics,
 };
 
 /// One request and its answer.
@@ -97,6 +97,8 @@ pub(crate) struct Arrival {
     pub(crate) protocol: &'static str,
     /// The version of TLS it came over.
     pub(crate) tls: Option<&'static str>,
+    /// Whether the client itself spoke TLS, with us or with a proxy that we trust.
+    pub(crate) is_secure: bool,
 }
 
 /// When the backend was asked, and when its head came back.
@@ -174,20 +176,23 @@ impl Exchanges {
 impl Exchange {
     /// Takes note of how the request came. Pingora's earliest phase must call this: until then
     /// the connection counts as one whose head is still on its way.
-    pub(crate) fn open(&mut self, session: &Session) {
+    pub(crate) fn open(&mut self, session: &Session, proxies: &TrustedProxies) {
         if let Some(connection) = Connection::of(session) {
             connection.parsed();
         }
         let head = session.req_header();
         let digest = session.digest();
-        self.client =
-            session.client_addr().and_then(PeerAddr::as_inet).map(|addr| addr.ip().to_canonical());
+        let peer = session.client_addr().and_then(PeerAddr::as_inet);
+        let client = peer.map(|peer| proxies.client(peer.ip(), &head.headers));
+        let tls = digest
+            .and_then(|digest| digest.ssl_digest.as_ref())
+            .map(|tls| tls_version(&tls.version));
+        self.client = client.map(|client| client.address);
         self.arrival = Arrival {
             method: known(&head.method),
             protocol: protocol(head.version),
-            tls: digest
-                .and_then(|digest| digest.ssl_digest.as_ref())
-                .map(|tls| tls_version(&tls.version)),
+            tls,
+            is_secure: client.and_then(|client| client.is_secure).unwrap_or(tls.is_some()),
         };
     }
 

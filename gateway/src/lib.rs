@@ -9,6 +9,7 @@ mod access_log;
 mod authn;
 mod authz;
 mod backend;
+mod client;
 pub mod command;
 mod config;
 mod cors;

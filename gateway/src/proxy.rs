@@ -16,7 +16,7 @@ use pingora::{
 use crate::{
     authz::Permit,
     backend::BackendClient,
-    config::Config,
+    config::{Config, TrustedProxies},
     exchange::{Exchange, Exchanges, Outcome},
     forward::{Forward, fault},
     gateway::Background,
@@ -36,6 +36,7 @@ pub(crate) struct Proxy {
     forward: Forward,
     health: Arc<Health>,
     exchanges: Arc<Exchanges>,
+    proxies: TrustedProxies,
     body_bytes: usize,
 }
 
@@ -67,6 +68,7 @@ impl Proxy {
             forward: Forward::new(config.backend.clone(), key, config.timeouts),
             health,
             exchanges,
+            proxies: config.proxies.clone(),
             body_bytes: config.bounds.body_bytes,
         }
     }
@@ -85,7 +87,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.open(session);
+        exchange.open(session, &self.proxies);
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
@@ -93,7 +95,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let decision = self.pipeline.decide(&Request::from(&*session), exchange).await;
+        let decision = self.pipeline.decide(&Request::new(session, exchange), exchange).await;
         match decision {
             Ok(Decision::Forward(permit)) => {
                 exchange.outcome = Outcome::Forwarded;

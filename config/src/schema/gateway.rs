@@ -22,6 +22,11 @@ pub struct Gateway {
     pub https: Option<SocketAddr>,
     /// The certificate that HTTPS shows.
     pub tls: Tls,
+    /// Addresses and networks (`10.0.0.0/8`) of proxies whose word about a client's address is
+    /// taken.
+    pub trusted_proxies: Vec<String>,
+    /// The header by which they give it.
+    pub trusted_header: TrustedHeader,
     /// Where Prometheus finds it.
     #[serde(deserialize_with = "address::required")]
     pub metrics: SocketAddr,
@@ -51,6 +56,18 @@ pub struct Tls {
     pub certificate: Option<PathBuf>,
     /// PEM file of its private key.
     pub key: Option<PathBuf>,
+}
+
+/// The header by which trusted proxies say where a request comes from. One of them alone: what a
+/// proxy does not write itself, it passes on as a client sent it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrustedHeader {
+    /// `X-Forwarded-For`, and `X-Forwarded-Proto` for the scheme.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// How often is too often.
@@ -119,6 +136,8 @@ impl Default for Gateway {
             http: Some(loopback(8000)),
             https: None,
             tls: Tls::default(),
+            trusted_proxies: Vec::new(),
+            trusted_header: TrustedHeader::default(),
             metrics: loopback(9464),
             backend: "unix:/run/memoric/backend.sock".to_owned(),
             backend_uid: None,

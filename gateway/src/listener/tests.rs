@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::{
-    config::{Config, tests::environment},
+    config::{Config, TrustedProxies, tests::environment},
     exchange::{Exchange, Exchanges, Outcome},
     metrics::Metrics,
 };
@@ -48,7 +48,7 @@ impl ProxyHttp for Answers {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.open(session);
+        exchange.open(session, &TrustedProxies::default());
         Ok(())
     }
 
