@@ -2,6 +2,7 @@
 
 mod auth;
 mod backend;
+mod channel;
 mod cors;
 mod database;
 mod encryption;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     auth::{Auth, Registration},
     backend::Backend,
+    channel::ChannelTls,
     cors::Cors,
     database::{Database, DatabaseTls},
     encryption::Encryption,

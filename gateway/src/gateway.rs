@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use memoric_config::Invalid;
 use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::{select, sync::oneshot, time::timeout};
@@ -45,6 +46,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The way to the backend cannot be used.
+    #[error(transparent)]
+    Channel(#[from] Invalid),
     /// Two metrics have one name.
     #[error("the metrics cannot be kept")]
     Metrics(#[from] prometheus::Error),
@@ -80,7 +84,7 @@ impl Gateway {
         let background = Background::new();
         let exchanges = Exchanges::new(Arc::clone(&metrics));
         background.spawn(Arc::clone(&exchanges).tend_log());
-        let proxy = Proxy::new(&config, Arc::clone(&exchanges), Arc::clone(&metrics), &background);
+        let proxy = Proxy::new(&config, Arc::clone(&exchanges), Arc::clone(&metrics), &background)?;
         Ok(Self {
             http: http.as_ref().map(Listener::addr),
             https: https.as_ref().map(Listener::addr),

@@ -20,6 +20,7 @@ mod framing;
 mod gateway;
 mod health;
 mod limits;
+mod link;
 mod listener;
 mod metrics;
 mod pipeline;

@@ -1,15 +1,17 @@
 //! Pingora's phases, each handed to the module that knows what to do.
 
-use std::sync::Arc;
+use std::{os::fd::RawFd, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Version, header::EXPECT};
+use memoric_config::Invalid;
 use memoric_contract::AssertionKey;
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader, StatusCode},
     prelude::HttpPeer,
+    protocols::Digest,
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
@@ -22,6 +24,7 @@ use crate::{
     gateway::Background,
     health::{Features, Health},
     limits::Limits,
+    link::Link,
     metrics::Metrics,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
@@ -47,9 +50,10 @@ impl Proxy {
         exchanges: Arc<Exchanges>,
         metrics: Arc<Metrics>,
         background: &Background,
-    ) -> Self {
+    ) -> Result<Self, Invalid> {
         let key = AssertionKey::new(*config.assertion_key.expose());
-        let backend = Arc::new(BackendClient::new(config.backend.clone(), key.clone()));
+        let link = Arc::new(Link::open(&config.backend)?);
+        let backend = Arc::new(BackendClient::new(Arc::clone(&link), key.clone()));
         let revocations = Arc::new(Revocations::new(Arc::clone(&backend), Arc::clone(&metrics)));
         let limits = Arc::new(Limits::new(&config.limits));
         let features =
@@ -63,14 +67,14 @@ impl Proxy {
         let (tidied, watched) = (Arc::clone(&limits), Arc::clone(&health));
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
-        Self {
+        Ok(Self {
             pipeline: Pipeline::new(config, limits, revocations),
-            forward: Forward::new(config.backend.clone(), key, config.timeouts),
+            forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,
             proxies: config.proxies.clone(),
             body_bytes: config.bounds.body_bytes,
-        }
+        })
     }
 }
 
@@ -142,6 +146,18 @@ impl ProxyHttp for Proxy {
         permit(exchange)?;
         exchange.upstream.asked();
         self.forward.peer()
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: RawFd,
+        digest: Option<&Digest>,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        self.forward.ensure_fit(digest)
     }
 
     async fn upstream_request_filter(

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::seconds::Seconds;
+use super::{channel::ChannelTls, seconds::Seconds};
 use crate::address;
 
 /// The edge.
@@ -30,10 +30,13 @@ pub struct Gateway {
     /// Where Prometheus finds it.
     #[serde(deserialize_with = "address::required")]
     pub metrics: SocketAddr,
-    /// Where the backend listens: `unix:/path`, or a loopback `http://address:port`.
+    /// Where the backend listens: `unix:/path`, a loopback `http://address:port`, or
+    /// `https://host:port`.
     pub backend: String,
     /// The uid that must run the backend; null is the gateway's own.
     pub backend_uid: Option<u32>,
+    /// How the two prove themselves over `https`. The name is the host's where none is given.
+    pub backend_tls: ChannelTls,
     /// Worker threads; 0 is one per core.
     pub threads: usize,
     /// Seconds in which running requests may end after a stop.
@@ -141,6 +144,7 @@ impl Default for Gateway {
             metrics: loopback(9464),
             backend: "unix:/run/memoric/backend.sock".to_owned(),
             backend_uid: None,
+            backend_tls: ChannelTls::default(),
             threads: 0,
             grace: Seconds::whole(30),
             limits: Limits::default(),
