@@ -85,6 +85,7 @@ impl Pipeline {
         let operation = self.routes.find(request.method(), &target)?;
         exchange.operation = Some(operation);
         self.cors.ensure_allowed(request)?;
+        framing::check_body(request, operation)?;
 
         // Who is asking?
         let identity = match Credential::read(request.headers(), operation.demands())? {

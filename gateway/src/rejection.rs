@@ -20,6 +20,10 @@ pub(crate) enum Rejection {
     HeadTooLarge,
     #[error("the request body exceeds its bound")]
     BodyTooLarge,
+    #[error("the operation takes no body")]
+    BodyUnwanted,
+    #[error("the request body is not of a kind that the operation takes")]
+    UnsupportedMediaType,
     #[error("the request body did not arrive whole")]
     BodyIncomplete,
     #[error("the request expects what is not offered")]
@@ -71,6 +75,7 @@ impl Rejection {
         match self {
             Self::Ambiguous(_)
             | Self::Misframed(_)
+            | Self::BodyUnwanted
             | Self::BodyIncomplete
             | Self::Unaccountable
             | Self::SeveralCredentials => StatusCode::BAD_REQUEST,
@@ -84,6 +89,7 @@ impl Rejection {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -103,6 +109,8 @@ impl Rejection {
             Self::Ambiguous(_) | Self::Misframed(_) | Self::Unaccountable => "bad_request",
             Self::HeadTooLarge => "head_too_large",
             Self::BodyTooLarge => "body_too_large",
+            Self::BodyUnwanted => "body_unwanted",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::BodyIncomplete => "body_incomplete",
             Self::UnknownExpectation => "unknown_expectation",
             Self::TooMany { .. } => "too_many_requests",
@@ -134,6 +142,8 @@ impl Rejection {
             | Self::Misframed(_)
             | Self::HeadTooLarge
             | Self::BodyTooLarge
+            | Self::BodyUnwanted
+            | Self::UnsupportedMediaType
             | Self::BodyIncomplete
             | Self::UnknownExpectation
             | Self::Unaccountable
@@ -171,6 +181,8 @@ impl Rejection {
             }
             Self::HeadTooLarge => "The request head is too large",
             Self::BodyTooLarge => "The request body is too large",
+            Self::BodyUnwanted => "This takes no request body",
+            Self::UnsupportedMediaType => "Content type should be application/json",
             Self::BodyIncomplete => "The request body is incomplete",
             Self::UnknownExpectation => "Only 100-continue may be expected",
             Self::Unaccountable => "The request came from no known address",
