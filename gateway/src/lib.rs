@@ -19,6 +19,7 @@ mod forward;
 mod framing;
 mod gateway;
 mod health;
+mod journal;
 mod limits;
 mod link;
 mod listener;
@@ -31,8 +32,10 @@ mod request;
 mod respond;
 mod revocation;
 mod routes;
+mod spool;
 mod target;
 
 pub use config::Config;
 pub use gateway::{Gateway, StartError};
 pub use listener::CertificateError;
+pub use spool::SpoolOpenError;

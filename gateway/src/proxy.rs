@@ -5,7 +5,6 @@ use std::{os::fd::RawFd, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Version, header::EXPECT};
-use memoric_config::Invalid;
 use memoric_contract::AssertionKey;
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
@@ -23,9 +22,9 @@ use crate::{
     forward::{Forward, fault},
     gateway::Background,
     health::{Features, Health},
+    journal::Aside,
     limits::Limits,
     link::Link,
-    metrics::Metrics,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
     request::{self, Request},
@@ -47,12 +46,12 @@ impl Proxy {
     /// Builds every part once, and sets going what goes on beside requests.
     pub(crate) fn new(
         config: &Config,
+        link: Arc<Link>,
         exchanges: Arc<Exchanges>,
-        metrics: Arc<Metrics>,
         background: &Background,
-    ) -> Result<Self, Invalid> {
+    ) -> Self {
+        let metrics = Arc::clone(exchanges.metrics());
         let key = AssertionKey::new(*config.assertion_key.expose());
-        let link = Arc::new(Link::open(&config.backend)?);
         let backend = Arc::new(BackendClient::new(Arc::clone(&link), key.clone()));
         let revocations = Arc::new(Revocations::new(Arc::clone(&backend), Arc::clone(&metrics)));
         let limits = Arc::new(Limits::new(&config.limits));
@@ -67,14 +66,26 @@ impl Proxy {
         let (tidied, watched) = (Arc::clone(&limits), Arc::clone(&health));
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
-        Ok(Self {
-            pipeline: Pipeline::new(config, limits, revocations),
+        Self {
+            pipeline: Pipeline::new(config, limits, revocations, Arc::clone(exchanges.journal())),
             forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,
             proxies: config.proxies.clone(),
             body_bytes: config.bounds.body_bytes,
-        })
+        }
+    }
+
+    /// Tells the client no, once that is written down.
+    async fn refuse(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        rejection: Rejection,
+    ) -> Result<()> {
+        let journal = self.exchanges.journal();
+        let rejection = journal.refused(exchange, &session.req_header().headers, rejection).await;
+        respond::reject(session, exchange, &rejection).await
     }
 }
 
@@ -113,12 +124,12 @@ impl ProxyHttp for Proxy {
                         if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                     respond::answer(session, exchange, status, &body).await?;
                 }
-                None => respond::reject(session, exchange, &Rejection::Internal).await?,
+                None => self.refuse(session, exchange, Rejection::Internal).await?,
             },
             Ok(Decision::Preflight(preflight)) => {
                 respond::preflight(session, exchange, &preflight).await?
             }
-            Err(rejection) => respond::reject(session, exchange, &rejection).await?,
+            Err(rejection) => self.refuse(session, exchange, rejection).await?,
         }
         Ok(true)
     }
@@ -131,7 +142,8 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.body_bytes += body.as_ref().map_or(0, Bytes::len);
-        if exchange.body_bytes > self.body_bytes {
+        let taken = exchange.operation.map_or(0, |operation| operation.takes().most());
+        if exchange.body_bytes > self.body_bytes.min(taken) {
             return Err(Error::explain(ErrorType::HTTPStatus(TOO_LARGE), "the body is too large")
                 .into_down());
         }
@@ -180,8 +192,13 @@ impl ProxyHttp for Proxy {
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
+        let aside = Aside::of(&head.headers);
         respond::take_out(head);
-        respond::sign_off(head, exchange)
+        respond::sign_off(head, exchange)?;
+        let journal = self.exchanges.journal();
+        let written =
+            journal.answered(exchange, &session.req_header().headers, head.status, aside).await;
+        written.map_err(|_| Error::explain(UNRECORDED, "the answer could not be written down"))
     }
 
     /// Tries again only what cannot happen twice: a request without a body and without effect, on
@@ -218,13 +235,11 @@ impl ProxyHttp for Proxy {
             tracing::warn!(request = %exchange.id, fault, source, "not forwarded");
             // What was not read of the body is still on its way.
             session.set_keepalive(None);
-            if respond::reject(session, exchange, &rejection).await.is_err() {
+            let error_code = rejection.status().as_u16();
+            if self.refuse(session, exchange, rejection).await.is_err() {
                 tracing::debug!(request = %exchange.id, "the client is gone");
             }
-            return FailToProxy {
-                error_code: rejection.status().as_u16(),
-                can_reuse_downstream: false,
-            };
+            return FailToProxy { error_code, can_reuse_downstream: false };
         }
         FailToProxy { error_code: 0, can_reuse_downstream: false }
     }
@@ -246,7 +261,8 @@ fn permit(exchange: &Exchange) -> Result<&Permit> {
 /// Asks for the body, now that it is wanted (RFC 9110, section 10.1.1).
 async fn invite_body(session: &mut Session) -> Result<()> {
     let head = session.req_header();
-    if head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT) {
+    let is_awaited = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
+    if is_awaited && !session.is_body_empty() {
         // Pingora takes this for an answer that came before its body, and gives up the connection.
         let kept = session.get_keepalive();
         session.as_downstream_mut().write_continue_response().await?;
@@ -264,6 +280,7 @@ fn is_answered(session: &Session) -> bool {
 fn rejection_for(error: &Error) -> Option<Rejection> {
     match (error.esource(), error.etype()) {
         (_, ErrorType::HTTPStatus(TOO_LARGE)) => Some(Rejection::BodyTooLarge),
+        (_, fault) if *fault == UNRECORDED => Some(Rejection::AuditUnavailable),
         (
             ErrorSource::Downstream,
             ErrorType::ConnectionClosed | ErrorType::WriteError | ErrorType::ReadError,
@@ -279,6 +296,9 @@ fn rejection_for(error: &Error) -> Option<Rejection> {
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
     }
 }
+
+/// What keeps an answer from leaving that was not written down.
+const UNRECORDED: ErrorType = ErrorType::Custom("unrecorded");
 
 /// The status of a body that is larger than its bound.
 const TOO_LARGE: u16 = 413;

@@ -14,6 +14,8 @@ pub(crate) struct Request<'a> {
     pub(crate) client: Option<IpAddr>,
     /// Whether the client spoke TLS, with us or with a proxy that we trust.
     pub(crate) over_tls: bool,
+    /// Whether a body comes behind its head, were it only the frame of an empty one.
+    pub(crate) has_body: bool,
     head: &'a RequestHeader,
     /// The bytes of the head, where it came over HTTP/1. Pingora's parser forgives some of them.
     raw: Option<Bytes>,
@@ -21,10 +23,12 @@ pub(crate) struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// The request of `session`, which came as `exchange` took note of.
-    pub(crate) fn new(session: &'a Session, exchange: &Exchange) -> Self {
+    pub(crate) fn new(session: &'a mut Session, exchange: &Exchange) -> Self {
+        let has_body = !session.is_body_empty();
         Self {
             client: exchange.client,
             over_tls: exchange.arrival.is_secure,
+            has_body,
             head: session.req_header(),
             raw: session.as_http1().map(|http1| http1.get_headers_raw_bytes()),
         }
@@ -174,6 +178,9 @@ pub(crate) mod tests {
             Request {
                 client: Some([192, 0, 2, 1].into()),
                 over_tls: true,
+                has_body: ["content-length", "transfer-encoding"]
+                    .into_iter()
+                    .any(|name| self.head.headers.get(name).is_some_and(|value| value != "0")),
                 head: &self.head,
                 raw: Some(self.raw.clone()),
             }
@@ -182,7 +189,8 @@ pub(crate) mod tests {
 
     /// A request over HTTP/2.
     pub(crate) fn http2<'a>(head: &'a RequestHeader) -> Request<'a> {
-        Request { client: Some([192, 0, 2, 1].into()), over_tls: true, head, raw: None }
+        let client = Some([192, 0, 2, 1].into());
+        Request { client, over_tls: true, has_body: false, head, raw: None }
     }
 
     #[test]

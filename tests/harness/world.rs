@@ -265,6 +265,7 @@ pub(crate) fn equip(settings: &mut Settings, folder: &Path) -> Certificate {
     settings.gateway.https = Some(ANYWHERE);
     settings.gateway.metrics = ANYWHERE;
     settings.gateway.threads = 1;
+    settings.audit.spool.folder = folder.join("spool");
     settings.gateway.tls.certificate = Some(folder.join("certificate.pem"));
     settings.gateway.tls.key = Some(folder.join("key.pem"));
     for quota in [
