@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod body;
+mod deliveries;
 mod internal;
 mod memories;
 mod query;
@@ -70,7 +71,7 @@ impl Api {
         call.ensure_permitted()?;
         match call.asked() {
             Asked::Public(operation) => self.serve_client(operation, call, body).await,
-            Asked::Internal(operation) => self.serve_gateway(operation, call).await,
+            Asked::Internal(operation) => self.serve_gateway(operation, call, body).await,
         }
     }
 
@@ -104,13 +105,13 @@ impl Api {
         }
     }
 
-    async fn serve_gateway(&self, operation: InternalOperation, call: &Call) -> Answer {
+    async fn serve_gateway(&self, operation: InternalOperation, call: &Call, body: Body) -> Answer {
         let app = &self.app;
         match operation {
             InternalOperation::ProbeHealth => internal::probe_health(app).await,
             InternalOperation::FollowRevocations => internal::follow_revocations(app, call).await,
             InternalOperation::CheckLive => internal::check_live(app, call).await,
-            InternalOperation::DeliverRecords => Err(ApiError::NotImplemented),
+            InternalOperation::DeliverRecords => deliveries::take(app, call, body).await,
         }
     }
 }

@@ -42,7 +42,12 @@ pub(super) async fn read(
             "Content type should be application/json",
         ));
     }
-    let read = Limited::new(body, MAX_BODY).collect().await;
+    whole(body, MAX_BODY).await
+}
+
+/// The whole body, if it is of `limit` bytes at most.
+pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let read = Limited::new(body, limit).collect().await;
     let whole = read.map_err(|error| {
         if error.is::<LengthLimitError>() { ApiError::TooLarge } else { ApiError::Incomplete }
     })?;

@@ -73,6 +73,16 @@ pub(crate) struct TrailRow {
     pub(crate) wrapped: Option<Vec<u8>>,
 }
 
+/// A record that a gateway delivered.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    pub(crate) entry: Entry,
+    /// The id of what it was about.
+    pub(crate) resource_id: Option<String>,
+    /// The record of the backend's in whose place it stands, if it can be that there is one.
+    pub(crate) instead_of: Option<Uuid>,
+}
+
 /// An entry as a parameter of type `audit.record`.
 #[derive(Debug)]
 pub(super) struct Appended<'a> {
@@ -94,6 +104,21 @@ impl Store {
             Err(error) if error.constraint() == Some(RECORDED) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes what a gateway delivered, all of it or nothing. What is known is left as it is.
+    pub(crate) async fn deliver(
+        &self,
+        scope: &Scope,
+        batch: &[Delivered],
+    ) -> Result<(), StoreError> {
+        const SQL: &str = "SELECT audit.deliver($1, $2, $3, $4)";
+        let records: Vec<_> = batch.iter().map(|told| Appended::new(&told.entry)).collect();
+        let resources: Vec<_> = batch.iter().map(|told| told.resource_id.as_deref()).collect();
+        let instead_of: Vec<_> = batch.iter().map(|told| told.instead_of).collect();
+        let scoped = self.pools.auth.scoped(scope.context());
+        scoped.write(SQL, &[&records, &resources, &instead_of]).await?;
+        Ok(())
     }
 
     /// The records that match, the newest first, and how many there are.
@@ -296,13 +321,16 @@ const RECORDED: &str = "event_ids_pkey";
 mod tests {
     use memoric_contract::{
         CredentialKind, Role,
-        audit::{EventType, Record, Severity},
+        audit::{Emitter, EventType, Record, Severity},
     };
     use serde_json::json;
     use time::Duration;
 
     use super::*;
-    use crate::store::fixture::{World, entry, scope};
+    use crate::store::{
+        Context,
+        fixture::{World, entry, scope},
+    };
 
     #[tokio::test]
     async fn a_record_is_read_as_it_was_appended() {
@@ -496,6 +524,43 @@ mod tests {
         assert_eq!(unscoped.code().unwrap().code(), "28000", "without a context");
         let mut tx = app.scoped(scope.context()).begin().await.unwrap();
         tx.query(SQL, &[&Appended::new(&own)]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_delivery_is_a_gateways_and_of_its_own_records() {
+        let world = World::new().await;
+        let delivered = |emitter, event| {
+            let mut entry = entry(event, None);
+            entry.record.emitter = emitter;
+            [Delivered { entry, resource_id: None, instead_of: None }]
+        };
+        let read = delivered(Emitter::Gateway, EventType::MemoryRetrieved);
+        let context = Context {
+            user: UserId(0),
+            target: UserId(0),
+            role: "none",
+            namespace: None,
+            purpose: "internal_deliver_records",
+        };
+        let deliver = async |purpose, batch: &[Delivered]| {
+            let context = Context { purpose, ..context.clone() };
+            let refused = world.store.deliver(&Scope::in_context(context), batch).await.err();
+            refused.map(|error| error.code().unwrap().code().to_owned())
+        };
+
+        assert_eq!(deliver("internal_deliver_records", &read).await, None);
+        assert_eq!(deliver("read_audit", &read).await.as_deref(), Some("28000"));
+        for emitter in [Emitter::Backend, Emitter::Console] {
+            let forged = delivered(emitter, EventType::MemoryCreated);
+            let refused = deliver("internal_deliver_records", &forged).await;
+            assert_eq!(refused.as_deref(), Some("28000"), "{emitter:?}");
+        }
+        for role in ["memoric_app", "memoric_admin", "memoric_maintenance"] {
+            let may = format!(
+                "SELECT has_function_privilege('{role}', 'audit.deliver(text, audit.record[], text[], uuid[])', 'EXECUTE')"
+            );
+            assert_eq!(world.as_superuser(&may).await, ["f"], "{role}");
+        }
     }
 
     #[tokio::test]
