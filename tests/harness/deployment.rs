@@ -49,6 +49,7 @@ impl Recipe {
 
     /// The same on a database that is there.
     pub fn on(servers: &Servers, database: String) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder =
             tempfile::Builder::new().prefix("recipe-").tempdir_in("/tmp").expect("a folder");
         write_certificate(folder.path());
