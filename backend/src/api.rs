@@ -64,7 +64,9 @@ impl Api {
         let answer = self.serve(&call, body).await;
         let outcome = answer.as_ref().err().map_or(OK, ApiError::code);
         self.metrics.count(call.operation_name(), outcome, began.elapsed());
-        answer.unwrap_or_else(|refused| refused.respond(call.request()))
+        let mut response = answer.unwrap_or_else(|refused| refused.respond(call.request()));
+        call.tell_aside(response.headers_mut());
+        response
     }
 
     async fn serve(&self, call: &Call, body: Body) -> Answer {

@@ -62,6 +62,9 @@ struct Row<'a> {
 /// The records that match, the newest first.
 pub(super) async fn read(app: &App, call: &Call) -> Answer {
     let filter = filter(call)?;
+    if let Some(subject) = filter.subject.filter(|subject| subject.0 > 0) {
+        call.concerns(subject);
+    }
     let found = app.store.read_trail(&Scope::of(call)?, &filter).await?;
     let logs = found.rows.iter().map(|row| Row::new(row, app.scribe.reveal(row))).collect();
     let page = Page { logs, total: found.total, offset: filter.offset, limit: filter.limit };

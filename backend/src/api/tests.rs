@@ -18,6 +18,7 @@ use memoric_contract::{
 };
 use serde_json::{Value, json};
 
+mod asides;
 mod deliveries;
 
 use super::*;

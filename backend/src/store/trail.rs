@@ -15,7 +15,7 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError, mismatch};
+use super::{Store, StoreError, mismatch, sole};
 use crate::{
     audit::{Entry, SealedPersonal},
     scope::Scope,
@@ -100,10 +100,12 @@ impl Store {
     ) -> Result<(), StoreError> {
         const SQL: &str = "SELECT audit.append($1, $2)";
         match self.pools.auth.call(SQL, &[&Appended::new(entry), &resource_id]).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.constraint() == Some(RECORDED) => Ok(()),
-            Err(error) => Err(error),
+            Ok(_) => {}
+            Err(error) if error.constraint() == Some(RECORDED) => {}
+            Err(error) => return Err(error),
         }
+        entry.note_written();
+        Ok(())
     }
 
     /// Takes what a gateway delivered, all of it or nothing. What is known is left as it is.
@@ -275,6 +277,15 @@ impl TrailRow {
             wrapped: row.try_get("wrapped")?,
         })
     }
+}
+
+/// Whether it was done, and with it what `entry` says.
+pub(super) fn done(rows: Vec<Row>, entry: &Entry) -> Result<bool, StoreError> {
+    let is_done = sole(rows)?.try_get(0)?;
+    if is_done {
+        entry.note_written();
+    }
+    Ok(is_done)
 }
 
 type Written = Result<IsNull, Box<dyn Error + Sync + Send>>;
