@@ -89,16 +89,16 @@ impl Api {
             Operation::RecallMemories => memories::recall(app, call).await,
             Operation::RememberMemory => memories::remember(app, call, body).await,
             Operation::ReadAudit => audit::read(app, call).await,
+            Operation::ReadUserAudit => audit::read_of_user(app, call).await,
+            Operation::ReadSecurityAudit => audit::read_notable(app, call).await,
+            Operation::CountAudit => audit::count(app, call).await,
+            Operation::ListEventTypes => Ok(audit::list_event_types()),
+            Operation::ListSeverities => Ok(audit::list_severities()),
             Operation::Refresh
             | Operation::Logout
             | Operation::CreateApiKey
             | Operation::ListClusters
             | Operation::RunPolicies
-            | Operation::ReadUserAudit
-            | Operation::ReadSecurityAudit
-            | Operation::CountAudit
-            | Operation::ListEventTypes
-            | Operation::ListSeverities
             | Operation::ShowOpenApi => Err(ApiError::NotImplemented),
             Operation::ShowService
             | Operation::ShowHealth
