@@ -1,6 +1,12 @@
 //! Records of what is done here, made safe and sealed before anybody writes them down.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use memoric_contract::{
@@ -32,7 +38,13 @@ pub(crate) struct Entry {
     pub(crate) address_hash: Option<[u8; 32]>,
     /// Stands for the name in searches.
     pub(crate) username_hash: Option<[u8; 32]>,
+    /// Tells whoever serves the request, once it is written.
+    pub(crate) recorded: Recorded,
 }
+
+/// Whether a request has its record. A call and the entries made for it share one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorded(Arc<AtomicBool>);
 
 /// The personal fields of a record, and whose key opens them.
 #[derive(Clone, Debug)]
@@ -118,7 +130,8 @@ impl Scribe {
         let personal = personal(call, named);
         let username_hash = named.typed().map(|name| self.username_hash(name));
         let received = record.occurred_at;
-        Ok(Entry { username_hash, ..self.sealed(record, personal, received).await? })
+        let entry = self.sealed(record, personal, received).await?;
+        Ok(Entry { username_hash, recorded: call.recorded().clone(), ..entry })
     }
 
     /// Seals `record`, which a gateway delivered at `received`, together with who it was.
@@ -157,7 +170,7 @@ impl Scribe {
         let poison = Some(BASE64_STANDARD.encode(&poisoned.bytes));
         let payload = Payload { poison, ..Payload::default() };
         let personal = self.seal(&record, &payload, strangers_of(received)).await?;
-        Ok(Entry { record, personal, address_hash: None, username_hash: None })
+        Ok(Entry { personal, ..Entry::impersonal(record) })
     }
 
     /// What the trail is searched by in place of an address.
@@ -214,9 +227,8 @@ impl Scribe {
         };
         Ok(Entry {
             address_hash: personal.address.map(|address| self.address_hash(address)),
-            username_hash: None,
             personal: self.seal(&record, &personal.into(), subject).await?,
-            record,
+            ..Entry::impersonal(record)
         })
     }
 
@@ -230,6 +242,34 @@ impl Scribe {
         let Some(key) = key.as_ref() else { return Ok(None) };
         let bytes = seal(Sealing::On, key, &place(record.id(), subject), &payload.to_bytes())?;
         Ok(Some(SealedPersonal { bytes, subject }))
+    }
+}
+
+impl Entry {
+    /// A record that tells of nobody who they are.
+    pub(crate) fn impersonal(record: Record) -> Self {
+        Self {
+            record,
+            personal: None,
+            address_hash: None,
+            username_hash: None,
+            recorded: Recorded::default(),
+        }
+    }
+
+    /// Takes note that it is in the trail. Whoever writes an entry must call this.
+    pub(crate) fn note_written(&self) {
+        // The others stand beside the record of the request.
+        if self.record.number == 0 {
+            self.recorded.0.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Recorded {
+    /// Whether it has.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 

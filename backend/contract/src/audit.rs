@@ -284,6 +284,18 @@ impl Record {
 }
 
 impl Emitter {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gateway, Self::Backend, Self::Console];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Backend => "backend",
+            Self::Console => "console",
+        }
+    }
+
     /// The byte that stands for it.
     pub const fn code(self) -> u8 {
         match self {

@@ -18,7 +18,9 @@ use memoric_contract::{
 };
 use serde_json::{Value, json};
 
+mod asides;
 mod deliveries;
+mod trail;
 
 use super::*;
 use crate::{
@@ -60,6 +62,11 @@ async fn what_is_not_built_yet_says_so() {
                     | Operation::RecallMemories
                     | Operation::RememberMemory
                     | Operation::ReadAudit
+                    | Operation::ReadUserAudit
+                    | Operation::ReadSecurityAudit
+                    | Operation::CountAudit
+                    | Operation::ListEventTypes
+                    | Operation::ListSeverities
             )
     });
     for operation in not_yet {
@@ -465,7 +472,7 @@ const PROFILE: [&str; 10] = [
     "last_login_at",
 ];
 
-const TRAIL_ROW: [&str; 26] = [
+const TRAIL_ROW: [&str; 32] = [
     "id",
     "event_type",
     "severity",
@@ -492,4 +499,10 @@ const TRAIL_ROW: [&str; 26] = [
     "timestamp",
     "compliance_tags",
     "retention_policy",
+    "owner_id",
+    "operation",
+    "credential_type",
+    "credential_id",
+    "request_id",
+    "emitter",
 ];
