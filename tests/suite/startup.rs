@@ -30,9 +30,16 @@ async fn a_secret_that_is_missing_short_or_a_sample_stops_the_start() {
             );
         }
     }
-    for name in ["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY", "MEMORIC_DB_PASSWORD"] {
+    for (name, programs) in [
+        ("MEMORIC_JWT_SECRET", &BOTH[..]),
+        ("MEMORIC_ASSERTION_KEY", &BOTH[..]),
+        ("MEMORIC_DB_PASSWORD", &["memoric-backend"]),
+    ] {
         let recipe = Recipe::new().await.unset(name);
-        assert_refused(&recipe.program("memoric-backend").args(["serve"]).run(), &[name], name);
+        for program in programs {
+            let refused = recipe.program(program).args(["serve"]).run();
+            assert_refused(&refused, &[name], &format!("{program} without {name}"));
+        }
     }
 }
 
