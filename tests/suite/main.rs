@@ -8,5 +8,6 @@ mod encryption;
 mod guide;
 mod isolation;
 mod shutdown;
+mod spool;
 mod startup;
 mod up;
