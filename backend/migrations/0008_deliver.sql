@@ -57,3 +57,6 @@ GRANT EXECUTE ON FUNCTION audit.deliver TO memoric_auth;
 
 RESET ROLE;
 REVOKE CREATE ON SCHEMA audit FROM memoric_trail;
+
+-- Few records name anybody: attempts to log in and to register.
+CREATE INDEX trail_username ON audit.trail (username_hash, id) WHERE username_hash IS NOT NULL;
