@@ -173,6 +173,16 @@ impl Scribe {
         Ok(Entry { personal, ..Entry::impersonal(record) })
     }
 
+    /// Fetches what a record about `owner`, or about nobody, will be sealed with.
+    ///
+    /// It is fetched whether it is at hand or not: were it not, how long a failed login takes would
+    /// tell an account, whose key is rarely at hand, from nobody, whose key is used all the time.
+    pub(crate) async fn prepare(&self, owner: Option<UserId>) -> Result<(), VaultError> {
+        let subject = owner.map_or_else(|| strangers_of(now()), |UserId(owner)| owner);
+        self.vault.fetch_subject_key(&self.store, subject).await?;
+        Ok(())
+    }
+
     /// Seals the `record` that makes `user`, and comes with the key that it is sealed under, wrapped.
     ///
     /// The two are to be stored together: of somebody who could not be made nothing is kept.

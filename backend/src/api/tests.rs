@@ -149,6 +149,26 @@ async fn whoever_mistypes_and_whoever_is_not_there_get_the_same_answer() {
 }
 
 #[tokio::test]
+async fn a_failed_login_takes_the_same_steps_whoever_it_names() {
+    let desk = Desk::new().await;
+    for name in ["carol", "dave"] {
+        desk.register(name).await;
+    }
+    desk.world.as_superuser(COUNTED).await;
+    let asked = async || desk.world.as_superuser("SELECT nextval('audit.asked')").await.concat();
+
+    for (name, before) in
+        [("nobody", "1"), ("nobody", "3"), ("carol", "5"), ("carol", "7"), ("dave", "9")]
+    {
+        assert_eq!(asked().await, before, "before {name}");
+        let sent = json!({ "username": name, "password": "not the password" });
+        assert_eq!(desk.anonymously(Operation::Login, &sent).await.0, 401, "{name}");
+    }
+
+    assert_eq!(asked().await, "11", "each asked for its key once, at hand or not");
+}
+
+#[tokio::test]
 async fn a_new_password_ends_the_token_in_use() {
     let desk = Desk::new().await;
     desk.register("carol").await;
@@ -484,6 +504,17 @@ const ROOT: i64 = 1_000;
 const KEY: [u8; 32] = [7; 32];
 const SECRET: &[u8] = &[b's'; 64];
 const PASSWORD: &str = "secure_password_123";
+
+/// Counts how often a key for personal fields is asked for.
+const COUNTED: &str = "\
+CREATE SEQUENCE audit.asked;
+GRANT USAGE ON SEQUENCE audit.asked TO PUBLIC;
+CREATE OR REPLACE FUNCTION audit.subject_key(subject bigint, candidate bytea) RETURNS TABLE (wrapped bytea) LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    PERFORM nextval('audit.asked');
+    INSERT INTO audit.subject_keys (subject, wrapped) VALUES (subject, candidate) ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT keys.wrapped FROM audit.subject_keys AS keys WHERE keys.subject = subject_key.subject;
+END $$;";
 
 const PROFILE: [&str; 10] = [
     "id",
