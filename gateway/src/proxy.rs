@@ -23,6 +23,7 @@ use crate::{
     health::{Features, Health},
     journal::Aside,
     limits::Limits,
+    listener::Connection,
     metrics::Metrics,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
@@ -212,7 +213,12 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let rejection = rejection_for(error);
+        let rejection = match Connection::of(session) {
+            Some(connection) if connection.has_flawed_body() => {
+                Some(Rejection::Misframed("The body is not in well-formed chunks"))
+            }
+            _ => rejection_for(error),
+        };
         if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
             // The error's own text may quote what was sent, by either side.
             let (fault, source) = (error.etype().as_str(), error.esource().as_str());
