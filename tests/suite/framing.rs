@@ -1,5 +1,7 @@
 //! Where a message ends: at one place, for us and for whoever reads it after us.
 
+mod http2;
+
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use harness::{ASSERTION_SECRET, Edge, Received, checkout, token};
