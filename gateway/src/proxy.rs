@@ -23,6 +23,7 @@ use crate::{
     health::{Features, Health},
     journal::Aside,
     limits::Limits,
+    listener::Connection,
     metrics::Metrics,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
@@ -106,7 +107,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let decision = self.pipeline.decide(&Request::from(&*session), exchange).await;
+        let decision = self.pipeline.decide(&Request::of(session), exchange).await;
         match decision {
             Ok(Decision::Forward(permit)) => {
                 exchange.outcome = Outcome::Forwarded;
@@ -138,7 +139,8 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.body_bytes += body.as_ref().map_or(0, Bytes::len);
-        if exchange.body_bytes > self.body_bytes {
+        let taken = exchange.operation.map_or(0, |operation| operation.takes().most());
+        if exchange.body_bytes > self.body_bytes.min(taken) {
             return Err(Error::explain(ErrorType::HTTPStatus(TOO_LARGE), "the body is too large")
                 .into_down());
         }
@@ -211,7 +213,12 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let rejection = rejection_for(error);
+        let rejection = match Connection::of(session) {
+            Some(connection) if connection.has_flawed_body() => {
+                Some(Rejection::Misframed("The body is not in well-formed chunks"))
+            }
+            _ => rejection_for(error),
+        };
         if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
             // The error's own text may quote what was sent, by either side.
             let (fault, source) = (error.etype().as_str(), error.esource().as_str());
@@ -244,7 +251,8 @@ fn permit(exchange: &Exchange) -> Result<&Permit> {
 /// Asks for the body, now that it is wanted (RFC 9110, section 10.1.1).
 async fn invite_body(session: &mut Session) -> Result<()> {
     let head = session.req_header();
-    if head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT) {
+    let is_awaited = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
+    if is_awaited && !session.is_body_empty() {
         // Pingora takes this for an answer that came before its body, and gives up the connection.
         let kept = session.get_keepalive();
         session.as_downstream_mut().write_continue_response().await?;

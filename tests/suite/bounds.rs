@@ -1,5 +1,7 @@
 //! Where a message ends, and what becomes of one that is too large or ends unclearly.
 
+mod http2;
+
 use std::time::Duration;
 
 use harness::World;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    Roles, UserId,
+    Operation, Roles, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use secrecy::SecretString;
@@ -12,11 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::{
-    Answer,
-    body::{self, Claims},
-    json, recorded,
-};
+use super::super::{Answer, body, json, recorded};
 use crate::{
     app::App,
     audit::{self, Named},
@@ -104,7 +100,7 @@ impl<'a> FullProfile<'a> {
 }
 
 async fn read_credentials(call: &Call, body: Body) -> Result<(String, SecretString), ApiError> {
-    body::fields(call.headers(), body, Claims::JsonOrNothing, |mut sent| {
+    body::fields(call.headers(), body, Operation::Login, |mut sent| {
         let (name, password) = (sent.text("username"), sent.secret("password"));
         name.zip(password).ok_or_else(|| sent.refusal())
     })
