@@ -10,4 +10,5 @@ mod guide;
 mod isolation;
 mod shutdown;
 mod startup;
+mod targets;
 mod up;
