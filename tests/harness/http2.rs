@@ -56,6 +56,8 @@ impl Http2 {
         let no_table = [0, 1, 0, 0, 0, 0];
         client.send(PREFACE).await;
         client.send(&Frame::new(Frame::SETTINGS, 0, 0, &no_table).bytes()).await;
+        // All answers together may be as long as they like.
+        client.send(&Frame::new(Frame::WINDOW_UPDATE, 0, 0, &[0x40, 0, 0, 0]).bytes()).await;
         client
     }
 

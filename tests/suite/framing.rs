@@ -2,10 +2,17 @@
 
 mod http2;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use harness::{ASSERTION_SECRET, Edge, Received, checkout, token};
-use memoric_contract::{ASSERTION_HEADER, AssertionKey, Caller, Operation, Role, UserId};
+use memoric_contract::{
+    ASSERTION_HEADER, AssertionKey, Caller, Operation, Role, UserId, audit::Record, spool,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -23,7 +30,7 @@ async fn no_request_reaches_into_the_next_one() {
 
     let mut failed = Vec::new();
     for case in cases {
-        for delivery in [Delivery::AtOnce, Delivery::InPieces] {
+        for delivery in [Sent::AtOnce, Sent::InPieces] {
             let (edge, case) = (Arc::clone(&edge), case.clone());
             let name = format!("{} {delivery:?}", case.name);
             if tokio::spawn(async move { case.judge(&edge, delivery).await }).await.is_err() {
@@ -33,6 +40,56 @@ async fn no_request_reaches_into_the_next_one() {
     }
 
     assert!(failed.is_empty(), "{} failed, see above: {failed:#?}", failed.len());
+}
+
+#[tokio::test]
+async fn what_never_becomes_a_request_is_refused_in_our_words_and_on_the_record() {
+    let edge = edge().await;
+    for bytes in [&b"not http at all\r\n\r\n"[..], b"GET / HTTP/1.1\r\nX Y: 1\r\n\r\n"] {
+        let heard = converse(&edge, bytes, Sent::AtOnce).await;
+        let [answer] = &heard[..] else { panic!("{heard:#?}") };
+        assert_eq!(answer.status, 400);
+        answer.ensure_ours("said in clear");
+        let problem: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(problem["code"], "bad_request");
+        let record = recorded(&edge, problem["request_id"].as_str().unwrap()).await;
+        assert_eq!(record.metadata.as_ref().unwrap()["code"], "malformed");
+        assert_eq!(record.subject, None);
+    }
+
+    let series = r#"memoric_gateway_unparsed_total{protocol="http1",reason="malformed"}"#;
+    assert_eq!(edge.counted(series).await, 2.0);
+}
+
+#[tokio::test]
+async fn what_comes_before_nonsense_is_answered_first() {
+    let edge = edge().await;
+    let good = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    for nonsense in
+        ["GET /a b HTTP/1.1\r\n\r\n", "X\0Y\r\n\r\n", "GET / HTTP/1.1\r\nX Y: 1\r\n\r\n"]
+    {
+        let heard = converse(&edge, format!("{good}{nonsense}").as_bytes(), Sent::AtOnce).await;
+        let statuses: Vec<_> = heard.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [200, 400], "{nonsense:?}");
+        heard[1].ensure_ours(nonsense);
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_begins_behind_another_request_must_end_as_soon() {
+    let edge = Edge::with(|settings| {
+        settings.gateway.timeouts.head = Duration::from_millis(600).into();
+        settings.gateway.timeouts.idle = Duration::from_secs(60).into();
+    })
+    .await;
+    let began = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHo";
+
+    let heard = converse(&edge, began.as_bytes(), Sent::AtOnce).await;
+
+    assert_eq!(heard.len(), 1, "{heard:#?}");
+    let series = r#"memoric_gateway_unparsed_total{protocol="http1",reason="late"}"#;
+    assert_eq!(edge.counted(series).await, 1.0);
 }
 
 /// A request that somebody made to confuse, and what is to become of it.
@@ -53,7 +110,7 @@ enum Expected {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Delivery {
+enum Sent {
     /// Everything in one segment, as far as there is room.
     AtOnce,
     /// Everything in many small ones.
@@ -95,7 +152,7 @@ impl Case {
         Self { bytes: expand(bytes), name, expected, victim_is_served }
     }
 
-    async fn judge(&self, edge: &Edge, delivery: Delivery) {
+    async fn judge(&self, edge: &Edge, delivery: Sent) {
         edge.origin.forget();
         let victim = format!(
             "GET {VICTIMS_TARGET} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
@@ -169,6 +226,21 @@ async fn edge() -> Edge {
     .await
 }
 
+/// The record of `request`, once it has been handed over.
+async fn recorded(edge: &Edge, request: &str) -> Record {
+    let began = Instant::now();
+    loop {
+        for delivery in edge.origin.deliveries() {
+            let spool::Delivery::Report(report) = delivery else { panic!("{delivery:?}") };
+            if report.record().request.to_string() == request {
+                return report.record().clone();
+            }
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "no record of {request}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn cases() -> Vec<Case> {
     let folder = checkout().join("tests/corpus/framing");
     let mut paths: Vec<_> =
@@ -210,19 +282,19 @@ fn expand(text: &str) -> Vec<u8> {
 }
 
 /// Says `bytes` to the gateway, and hears until it closes.
-async fn converse(edge: &Edge, bytes: &[u8], delivery: Delivery) -> Vec<Heard> {
+async fn converse(edge: &Edge, bytes: &[u8], delivery: Sent) -> Vec<Heard> {
     let (mut reader, mut writer) = TcpStream::connect(edge.http).await.unwrap().into_split();
     let (bytes, is_head) = (bytes.to_vec(), bytes.starts_with(b"HEAD "));
     let speaking = tokio::spawn(async move {
         let piece = match delivery {
-            Delivery::AtOnce => bytes.len(),
-            Delivery::InPieces => (bytes.len() / 16).max(7),
+            Sent::AtOnce => bytes.len(),
+            Sent::InPieces => (bytes.len() / 16).max(7),
         };
         for piece in bytes.chunks(piece) {
             if writer.write_all(piece).await.is_err() {
                 break;
             }
-            if delivery == Delivery::InPieces {
+            if delivery == Sent::InPieces {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }

@@ -11,4 +11,5 @@ mod isolation;
 mod shutdown;
 mod spool;
 mod startup;
+mod targets;
 mod up;
