@@ -1,6 +1,6 @@
 //! Pingora's phases, each handed to the module that knows what to do.
 
-use std::sync::Arc;
+use std::{os::fd::RawFd, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,21 +10,22 @@ use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader, StatusCode},
     prelude::HttpPeer,
+    protocols::Digest,
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
 use crate::{
     authz::Permit,
     backend::BackendClient,
-    config::Config,
+    config::{Config, TrustedProxies},
     exchange::{Exchange, Exchanges, Outcome},
     forward::{Forward, fault},
     gateway::Background,
     health::{Features, Health},
     journal::Aside,
     limits::Limits,
+    link::Link,
     listener::Connection,
-    metrics::Metrics,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
     request::{self, Request},
@@ -38,6 +39,7 @@ pub(crate) struct Proxy {
     forward: Forward,
     health: Arc<Health>,
     exchanges: Arc<Exchanges>,
+    proxies: TrustedProxies,
     body_bytes: usize,
 }
 
@@ -45,12 +47,13 @@ impl Proxy {
     /// Builds every part once, and sets going what goes on beside requests.
     pub(crate) fn new(
         config: &Config,
+        link: Arc<Link>,
         exchanges: Arc<Exchanges>,
-        metrics: Arc<Metrics>,
         background: &Background,
     ) -> Self {
+        let metrics = Arc::clone(exchanges.metrics());
         let key = AssertionKey::new(*config.assertion_key.expose());
-        let backend = Arc::new(BackendClient::new(config.backend.clone(), key.clone()));
+        let backend = Arc::new(BackendClient::new(Arc::clone(&link), key.clone()));
         let revocations = Arc::new(Revocations::new(Arc::clone(&backend), Arc::clone(&metrics)));
         let limits = Arc::new(Limits::new(&config.limits));
         let features =
@@ -66,9 +69,10 @@ impl Proxy {
         background.spawn(async move { watched.watch().await });
         Self {
             pipeline: Pipeline::new(config, limits, revocations, Arc::clone(exchanges.journal())),
-            forward: Forward::new(config.backend.clone(), key, config.timeouts),
+            forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,
+            proxies: config.proxies.clone(),
             body_bytes: config.bounds.body_bytes,
         }
     }
@@ -99,7 +103,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.open(session);
+        exchange.open(session, &self.proxies);
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
@@ -107,7 +111,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let decision = self.pipeline.decide(&Request::of(session), exchange).await;
+        let decision = self.pipeline.decide(&Request::new(session, exchange), exchange).await;
         match decision {
             Ok(Decision::Forward(permit)) => {
                 exchange.outcome = Outcome::Forwarded;
@@ -155,6 +159,18 @@ impl ProxyHttp for Proxy {
         permit(exchange)?;
         exchange.upstream.asked();
         self.forward.peer()
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: RawFd,
+        digest: Option<&Digest>,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        self.forward.ensure_fit(digest)
     }
 
     async fn upstream_request_filter(

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version, header::HOST};
-use pingora::{http::RequestHeader, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session};
+use pingora::{http::RequestHeader, proxy::Session};
+
+use crate::exchange::Exchange;
 
 /// A request as the client sent it, without what a client may not say. Nothing in here is trusted.
 pub(crate) struct Request<'a> {
     /// Where it came from, an IPv4 address never dressed as IPv6.
     pub(crate) client: Option<IpAddr>,
-    /// Whether it came over TLS.
+    /// Whether the client spoke TLS, with us or with a proxy that we trust.
     pub(crate) over_tls: bool,
     /// Whether a body comes behind its head, were it only the frame of an empty one.
     pub(crate) has_body: bool,
@@ -20,6 +22,18 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// The request of `session`, which came as `exchange` took note of.
+    pub(crate) fn new(session: &'a mut Session, exchange: &Exchange) -> Self {
+        let has_body = !session.is_body_empty();
+        Self {
+            client: exchange.client,
+            over_tls: exchange.arrival.is_secure,
+            has_body,
+            head: session.req_header(),
+            raw: session.as_http1().map(|http1| http1.get_headers_raw_bytes()),
+        }
+    }
+
     pub(crate) fn method(&self) -> &'a Method {
         &self.head.method
     }
@@ -46,19 +60,6 @@ impl<'a> Request<'a> {
     pub(crate) fn authority(&self) -> Option<&'a [u8]> {
         let host = || self.headers().get(HOST).map(HeaderValue::as_bytes);
         self.head.uri.authority().map(|authority| authority.as_str().as_bytes()).or_else(host)
-    }
-
-    /// The request that `session` has read the head of.
-    pub(crate) fn of(session: &'a mut Session) -> Self {
-        let has_body = !session.is_body_empty();
-        let address = session.client_addr().and_then(PeerAddr::as_inet);
-        Self {
-            client: address.map(|address| address.ip().to_canonical()),
-            over_tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
-            has_body,
-            head: session.req_header(),
-            raw: session.as_http1().map(|http1| http1.get_headers_raw_bytes()),
-        }
     }
 }
 

@@ -135,7 +135,7 @@ pub(crate) fn take_out(head: &mut ResponseHeader) {
 
 /// Adds what every answer carries, whoever wrote it.
 pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    protect(head, exchange.id, exchange.arrival.tls.is_some())?;
+    protect(head, exchange.id, exchange.arrival.is_secure)?;
     if let Some(page) = &exchange.page {
         share(head, page)?;
     }
@@ -143,7 +143,7 @@ pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result
 }
 
 /// Names the request, and keeps browsers and caches from doing more with an answer than show it.
-fn protect(head: &mut ResponseHeader, request: RequestId, over_tls: bool) -> Result<()> {
+fn protect(head: &mut ResponseHeader, request: RequestId, is_secure: bool) -> Result<()> {
     head.insert_header(REQUEST_ID, request.to_string())?;
     head.append_header(VARY, "Origin")?;
     head.insert_header(X_CONTENT_TYPE_OPTIONS, "nosniff")?;
@@ -152,7 +152,7 @@ fn protect(head: &mut ResponseHeader, request: RequestId, over_tls: bool) -> Res
     if !head.headers.contains_key(CACHE_CONTROL) {
         head.insert_header(CACHE_CONTROL, "no-store")?;
     }
-    if over_tls {
+    if is_secure {
         head.insert_header(STRICT_TRANSPORT_SECURITY, "max-age=31536000")?;
     }
     Ok(())

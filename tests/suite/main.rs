@@ -4,6 +4,7 @@
 mod authentication;
 mod authorization;
 mod bounds;
+mod channel;
 mod encryption;
 mod framing;
 mod guide;

@@ -39,8 +39,8 @@ where
         let conf = ServerConf {
             threads: config.workers(),
             max_retries: ATTEMPTS,
-            // No backend of ours is spoken to by TLS, so the system's roots are neither read
-            // (Pingora panics on those it cannot read) nor kept in memory.
+            // The backend is believed by its own authorities alone, so the system's roots are
+            // neither read (Pingora panics on those it cannot read) nor kept in memory.
             ca_file: Some("/dev/null".to_owned()),
             ..ServerConf::default()
         };

@@ -61,7 +61,7 @@ where
         let cut = CancellationToken::new();
         Arc::new(Self {
             edge: Edge::new(proxy, config, cut.clone()),
-            admission: Admission::new(config.connections),
+            admission: Admission::new(config.connections, config.proxies.clone()),
             timeouts: config.timeouts,
             bounds: config.bounds,
             grace: config.grace,

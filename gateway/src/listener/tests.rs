@@ -27,9 +27,10 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::{
-    config::{Config, tests::environment},
+    config::{Config, TrustedProxies, tests::environment},
     exchange::{Exchange, Exchanges, Outcome},
     journal::Journal,
+    link::Link,
     metrics::Metrics,
 };
 
@@ -49,7 +50,7 @@ impl ProxyHttp for Answers {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.open(session);
+        exchange.open(session, &TrustedProxies::default());
         Ok(())
     }
 
@@ -128,7 +129,8 @@ impl House {
         let config = Config::new(&settings, &environment()).unwrap();
 
         let metrics = Arc::new(Metrics::new().unwrap());
-        let journal = Journal::open(&config, &metrics).unwrap();
+        let link = Arc::new(Link::open(&config.backend).unwrap());
+        let journal = Journal::open(&config, link, &metrics).unwrap();
         let exchanges = Exchanges::new(Arc::clone(&metrics), journal);
         let proxy = Answers(Arc::clone(&exchanges));
         let reception = Reception::new(proxy, &config, exchanges, Arc::clone(&metrics));
