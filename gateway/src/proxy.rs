@@ -107,7 +107,7 @@ impl ProxyHttp for Proxy {
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
-        Ok(())
+        request::join_crumbs(session.req_header_mut())
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
