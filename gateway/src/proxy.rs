@@ -25,6 +25,7 @@ use crate::{
     journal::Aside,
     limits::Limits,
     link::Link,
+    listener::Connection,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
     request::{self, Request},
@@ -106,7 +107,7 @@ impl ProxyHttp for Proxy {
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
-        Ok(())
+        request::join_crumbs(session.req_header_mut())
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
@@ -232,7 +233,12 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let rejection = rejection_for(error);
+        let rejection = match Connection::of(session) {
+            Some(connection) if connection.has_flawed_body() => {
+                Some(Rejection::Misframed("The body is not in well-formed chunks"))
+            }
+            _ => rejection_for(error),
+        };
         if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
             // The error's own text may quote what was sent, by either side.
             let (fault, source) = (error.etype().as_str(), error.esource().as_str());

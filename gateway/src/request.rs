@@ -3,8 +3,11 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Version, header::HOST};
-use pingora::{http::RequestHeader, proxy::Session};
+use http::{
+    HeaderMap, HeaderValue, Method, Version,
+    header::{COOKIE, HOST},
+};
+use pingora::{ErrorType, OrErr as _, Result, http::RequestHeader, proxy::Session};
 
 use crate::exchange::Exchange;
 
@@ -74,6 +77,17 @@ pub(crate) fn cleanse(head: &mut RequestHeader) {
     for name in &forbidden {
         head.remove_header(name);
     }
+}
+
+/// Joins the crumbs that a cookie may come in over HTTP/2: HTTP/1 has one (RFC 9113, section 8.2.3).
+pub(crate) fn join_crumbs(head: &mut RequestHeader) -> Result<()> {
+    let crumbs: Vec<_> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if head.version != Version::HTTP_2 || crumbs.len() < 2 {
+        return Ok(());
+    }
+    let cookie = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+        .or_err(ErrorType::InvalidHTTPHeader, "the crumbs of a cookie")?;
+    head.insert_header(COOKIE, cookie)
 }
 
 fn is_forbidden(name: &str) -> bool {
@@ -229,6 +243,23 @@ pub(crate) mod tests {
         let mut left: Vec<_> = head.headers.keys().map(|name| name.as_str()).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "user-agent"]);
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_become_one_again() {
+        let mut head = RequestHeader::build("GET", b"/", None).unwrap();
+        ["a=1", "b=2", "c=3"].map(|crumb| head.append_header("cookie", crumb).unwrap());
+        let cookies = |head: &RequestHeader| {
+            let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+            head.headers.get_all(COOKIE).iter().map(text).collect::<Vec<_>>()
+        };
+
+        join_crumbs(&mut head).unwrap();
+        assert_eq!(cookies(&head).len(), 3, "HTTP/1 has no crumbs");
+        head.set_version(Version::HTTP_2);
+        join_crumbs(&mut head).unwrap();
+
+        assert_eq!(cookies(&head), ["a=1; b=2; c=3"]);
     }
 
     #[test]

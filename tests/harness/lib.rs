@@ -8,6 +8,7 @@ mod binary;
 mod daemon;
 mod deployment;
 mod edge;
+pub mod http2;
 mod origin;
 mod person;
 mod servers;

@@ -11,5 +11,7 @@ mod guide;
 mod identity_headers;
 mod isolation;
 mod shutdown;
+mod spool;
 mod startup;
+mod targets;
 mod up;

@@ -32,9 +32,9 @@ struct Opened {
 
 /// Keeps a new memory of the caller's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
     let scope = Scope::of(call)?;
-    let memory = NewMemory::parse(&body).map_err(ApiError::Invalid)?.of(scope.owner());
+    call.concerns(scope.owner());
+    let memory = read_memory(call, body).await?.of(scope.owner());
 
     let keys = app.vault.keys_to_write(&app.store, &scope).await?;
     let key = keys.current()?;
@@ -60,6 +60,12 @@ pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
     Ok(json(StatusCode::OK, &json!({ "id": id, "message": "Memory created successfully" })))
 }
 
+/// A memory as it was sent. Of the body, which may be six times as long, nothing is held any longer.
+async fn read_memory(call: &Call, body: Body) -> Result<NewMemory, ApiError> {
+    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
+    NewMemory::parse(&body).map_err(ApiError::Invalid)
+}
+
 /// The caller's memories, the most relevant first.
 pub(super) async fn recall(app: &App, call: &Call) -> Answer {
     let scope = Scope::of(call)?;
@@ -73,6 +79,7 @@ pub(super) async fn recall(app: &App, call: &Call) -> Answer {
     if let Some(owner) = owner {
         ensure_own(app, call, &owner).await?;
     }
+    call.concerns(scope.owner());
     let top_k = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
 
     let opened = open_best(app, &scope, thread.as_deref(), top_k).await?;

@@ -119,7 +119,7 @@ pub(crate) fn entry(event: EventType, subject: Option<UserId>) -> Entry {
         metadata: None,
         digest: None,
     };
-    Entry { record, personal: None, address_hash: None, username_hash: None }
+    Entry::impersonal(record)
 }
 
 /// A memory that matters so much and was seen once, sealed by nobody.
@@ -148,7 +148,7 @@ async fn register(store: &Store, name: &str) -> UserId {
         namespace: None,
         roles: [Role::User].into_iter().collect(),
     };
-    store.register(&account, &entry(EventType::UserCreated, Some(id))).await.unwrap();
+    store.register(&account, b"key", &entry(EventType::UserCreated, Some(id))).await.unwrap();
     id
 }
 

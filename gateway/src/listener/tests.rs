@@ -256,7 +256,10 @@ async fn a_head_that_drips_in_is_cut() {
     drip.await.unwrap();
 
     assert!((350..3000).contains(&took.as_millis()), "cut after {took:?}");
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="late"}"#), 1.0);
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="late"}"#),
+        1.0
+    );
     house.close().await;
 }
 
@@ -280,7 +283,10 @@ async fn a_client_who_waits_between_requests_is_still_served() {
 
     let took = closed(&mut clear).await;
     assert!((1200..5000).contains(&took.as_millis()), "idle, and closed after {took:?}");
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="late"}"#), 0.0);
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="late"}"#),
+        0.0
+    );
     house.close().await;
 }
 
@@ -329,7 +335,7 @@ async fn an_http2_client_who_says_nothing_is_cut() {
 
     assert!((250..3000).contains(&took.as_millis()), "cut after {took:?}");
     assert_eq!(
-        house.counted(r#"memoric_gateway_unparsed_total{reason="late"}"#),
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http2",reason="late"}"#),
         1.0,
         "who said something"
     );
@@ -408,7 +414,10 @@ async fn a_head_without_end_is_cut_while_it_is_read() {
     drop(client);
     sleep(Duration::from_millis(100)).await;
 
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="oversized"}"#), 1.0);
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="oversized"}"#),
+        1.0
+    );
     house.close().await;
 }
 
@@ -445,8 +454,14 @@ async fn what_the_parser_refuses_is_counted() {
     drop((malformed, abandoned));
     sleep(Duration::from_millis(100)).await;
 
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="malformed"}"#), 1.0);
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="abandoned"}"#), 1.0);
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="malformed"}"#),
+        1.0
+    );
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="abandoned"}"#),
+        1.0
+    );
     house.close().await;
 }
 
