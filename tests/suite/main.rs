@@ -5,6 +5,7 @@ mod authentication;
 mod authorization;
 mod bounds;
 mod channel;
+mod cors;
 mod encryption;
 mod framing;
 mod guide;
