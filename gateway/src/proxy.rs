@@ -189,6 +189,10 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.upstream.answered();
+        // Nobody was let ask for it, and what came behind it would not be HTTP.
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "another protocol").into_up());
+        }
         // A connection that is kept would have to be cut when the gateway has stopped.
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
@@ -308,3 +312,37 @@ const UNRECORDED: ErrorType = ErrorType::Custom("unrecorded");
 
 /// The status of a body that is larger than its bound.
 const TOO_LARGE: u16 = 413;
+
+#[cfg(test)]
+mod tests {
+    use memoric_config::Settings;
+    use pingora::protocols::l4::stream::Stream;
+    use tokio::{io::AsyncWriteExt as _, net::UnixStream};
+
+    use super::*;
+    use crate::{config::tests::environment, journal::tests::journal, metrics::Metrics};
+
+    #[tokio::test]
+    async fn the_first_phase_leaves_no_identity_of_a_clients_own_making() {
+        let proxy = proxy();
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let head = "GET /nowhere HTTP/1.1\r\nHost: a\r\nX-User-Id: 1\r\nx_user_id: 1\r\n\
+                    Forwarded: for=1\r\nUpgrade: websocket\r\nAccept: */*\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut session = Session::new_h1(Box::new(Stream::from(server)));
+        assert!(session.downstream_session.read_request().await.unwrap());
+
+        proxy.early_request_filter(&mut session, &mut proxy.new_ctx()).await.unwrap();
+
+        let left: Vec<_> = session.req_header().headers.keys().map(|name| name.as_str()).collect();
+        assert_eq!(left, ["host", "accept"]);
+    }
+
+    fn proxy() -> Proxy {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let journal = journal(&metrics);
+        let config = Config::new(&Settings::default(), &environment()).unwrap();
+        let link = Arc::new(Link::open(&config.backend).unwrap());
+        Proxy::new(&config, link, Exchanges::new(metrics, journal), &Background::new())
+    }
+}

@@ -9,6 +9,7 @@ mod channel;
 mod encryption;
 mod framing;
 mod guide;
+mod identity_headers;
 mod isolation;
 mod shutdown;
 mod spool;
