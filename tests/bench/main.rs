@@ -26,10 +26,17 @@ use crate::{
     table::Table,
 };
 
+/// Half of the table.
+#[derive(Clone, Copy, PartialEq)]
+enum Only {
+    Requests,
+    Memories,
+}
+
 // The origin runs here. One thread does for it, and the measuring is done on another.
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() {
-    let plan = plan(std::env::args().skip(1));
+    let (plan, only) = arguments(std::env::args().skip(1));
     let _ = rustls::crypto::ring::default_provider().install_default();
     let machine = machine(plan);
     eprintln!("{machine}");
@@ -37,8 +44,12 @@ async fn main() {
     let mut table = Table::default();
     let site = Site::start(&mut table).await;
     let person = site.register("writer").await;
-    requests::measure(&site, &person, plan, &mut table).await;
-    memories::measure(&site, &person, plan, &mut table).await;
+    if only != Some(Only::Memories) {
+        requests::measure(&site, &person, plan, &mut table).await;
+    }
+    if only != Some(Only::Requests) {
+        memories::measure(&site, &person, plan, &mut table).await;
+    }
 
     let report = format!("{machine}\n{table}");
     println!("{report}");
@@ -47,20 +58,22 @@ async fn main() {
     eprintln!("also in {}", file.display());
 }
 
-/// `--rounds N --seconds N`, of which neither is needed.
-fn plan(arguments: impl Iterator<Item = String>) -> Plan {
-    let mut plan = Plan { rounds: 5, seconds: 2 };
+/// `--rounds N --seconds N --only requests|memories`, of which none is needed.
+fn arguments(given: impl Iterator<Item = String>) -> (Plan, Option<Only>) {
+    let (mut plan, mut only) = (Plan { rounds: 5, seconds: 2 }, None);
     // Cargo tells every benchmark that it is one.
-    let mut arguments = arguments.filter(|argument| argument != "--bench");
-    while let Some(name) = arguments.next() {
-        let value: Option<u64> = arguments.next().and_then(|value| value.parse().ok());
-        match (&*name, value.filter(|value| *value > 0)) {
-            ("--rounds", Some(rounds)) => plan.rounds = rounds as usize,
-            ("--seconds", Some(seconds)) => plan.seconds = seconds,
-            _ => panic!("takes --rounds N and --seconds N, not {name}"),
+    let mut given = given.filter(|argument| argument != "--bench");
+    while let Some(name) = given.next() {
+        let value = given.next().unwrap_or_default();
+        match (&*name, &*value, value.parse().unwrap_or(0)) {
+            ("--rounds", _, rounds @ 1..) => plan.rounds = rounds,
+            ("--seconds", _, seconds @ 1..) => plan.seconds = seconds as u64,
+            ("--only", "requests", _) => only = Some(Only::Requests),
+            ("--only", "memories", _) => only = Some(Only::Memories),
+            _ => panic!("takes --rounds N, --seconds N and --only requests|memories"),
         }
     }
-    plan
+    (plan, only)
 }
 
 /// What this is measured on, and how.

@@ -71,12 +71,17 @@ impl<'a> Bench<'a> {
     }
 
     /// A row of a memory and a row of the trail, like the last ones that Memoric has written, with
-    /// the same indices. No policy, no context, no function.
+    /// the same indices, in one round trip. No policy, no context, no function, no id remembered.
     async fn bare_rows(&self) -> Transactions {
         let memory = self.text("SELECT bench.memory_values()").await;
         let record = self.text("SELECT bench.trail_values()").await;
         let statement = format!(
-            "BEGIN;\nINSERT INTO bench.memories VALUES ({memory});\nINSERT INTO bench.trail VALUES ({record});\nCOMMIT;\n"
+            "\\startpipeline
+             BEGIN;
+             INSERT INTO bench.memories VALUES ({memory});
+             INSERT INTO bench.trail VALUES ({record});
+             COMMIT;
+             \\endpipeline\n"
         );
         self.transactions("bare.sql", &statement, "postgres")
     }
@@ -86,7 +91,12 @@ impl<'a> Bench<'a> {
         let arguments = self.text("SELECT bench.remember_arguments()").await;
         let owner = self.owner;
         let statement = format!(
-            "\\if :signed\n\\else\nSELECT bench.context({owner}) AS context \\gset\n\\set signed 1\n\\endif\nSELECT memoric.remember(:context, {arguments});\n"
+            "\\if :signed
+             \\else
+             SELECT bench.context({owner}) AS context \\gset
+             \\set signed 1
+             \\endif
+             SELECT memoric.remember(:context, {arguments});\n"
         );
         self.transactions("call.sql", &statement, "memoric_app")
     }
@@ -95,11 +105,13 @@ impl<'a> Bench<'a> {
     async fn bare_recall(&self, reader: &Person) -> Transactions {
         let copy = "INSERT INTO bench.memories SELECT * FROM memoric.memories WHERE user_id = $1";
         self.superuser.execute(copy, &[&reader.id]).await.expect("they are alike");
-        self.superuser.batch_execute("ANALYZE bench.memories").await.expect("the superuser may");
+        // As autovacuum would have by then.
+        self.superuser.batch_execute("ANALYZE").await.expect("the superuser may");
         let statement = format!(
-            "SELECT * FROM bench.memories WHERE user_id = {} AND NOT summarized\nORDER BY importance, seen, updated_at DESC, id DESC LIMIT 20;\n",
+            "SELECT * FROM bench.memories WHERE user_id = {} AND NOT summarized
+             ORDER BY importance, seen, updated_at DESC, id DESC LIMIT 20;\n",
             reader.id
-        ).replace("\n", " ");
+        );
         self.transactions("recall.sql", &statement, "postgres")
     }
 
