@@ -6,7 +6,7 @@ use memoric_config::Loaded;
 
 use super::{Console, Failure};
 use crate::{
-    backend::{ensure_right_key, ring_key},
+    backend::{ensure_right_key, ensure_same_sealing, ring_key},
     config::{Config, EncryptionKey},
     error::Chain,
     metrics::Metrics,
@@ -45,6 +45,7 @@ async fn try_all(config: &Config) -> Result<Report, Failure> {
     report.tell("schema", migrate::ensure_compatible(&pools.auth).await);
 
     try_key(&mut report, &store, &config.encryption_key).await;
+    try_sealing(&mut report, &store, config.seals_content).await;
 
     let failures = Metrics::new()?.courier_failures;
     let courier = Courier::new(config.redis.clone(), config.redis_prefix.clone(), failures)?;
@@ -72,6 +73,15 @@ async fn try_key(report: &mut Report, store: &Store, from: &EncryptionKey) {
         Ok(true) => report.tell("encryption key", ensure_right_key(store, &ring).await),
         Ok(false) => say!("note    nothing was sealed in this database yet"),
         Err(error) => report.tell("encryption key", Err::<(), _>(error)),
+    }
+}
+
+/// Whether content goes on as it was begun. A database that was not begun goes either way.
+async fn try_sealing(report: &mut Report, store: &Store, wanted: bool) {
+    match store.sealing().await {
+        Ok(Some(begun_with)) => report.tell("sealing", ensure_same_sealing(wanted, begun_with)),
+        Ok(None) => {}
+        Err(error) => report.tell("sealing", Err::<(), _>(error)),
     }
 }
 
