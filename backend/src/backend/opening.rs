@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
 
 use memoric_contract::token::TokenSigner;
 use thiserror::Error;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     accounts::{self, AccountError, FirstAdminIs},
@@ -111,6 +112,7 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
         )?),
         registration: config.registration,
         sealing: Sealing::of(config.seals_content),
+        errands: TaskTracker::new(),
         store,
         vault,
     };
