@@ -1,6 +1,12 @@
 -- A record speaks for nobody but who acts, content stays as it was begun, and nobody runs SQL that is handed over as text.
 -- as: admin
 
+-- What `privacy.encrypt_content` was at the first start, for good: rows of both kinds do not go together. In a database that was begun before this
+-- was asked, its memories tell.
+ALTER TABLE memoric.isolation ADD COLUMN seals_content boolean;
+UPDATE memoric.isolation SET seals_content = (SELECT substring(payload FROM 3 FOR 1) = '\x01' FROM memoric.memories LIMIT 1);
+GRANT UPDATE (seals_content) ON memoric.isolation TO memoric_credentials;
+
 GRANT CREATE ON SCHEMA audit TO memoric_trail;
 SET ROLE memoric_trail;
 
@@ -88,3 +94,16 @@ END $$;
 
 RESET ROLE;
 REVOKE CREATE ON SCHEMA audit FROM memoric_trail;
+
+SET ROLE memoric_credentials;
+
+-- Whether content is sealed here: `wanted`, where nobody has said so yet. NULL asks without saying.
+CREATE FUNCTION credentials.seals_content(wanted boolean) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE memoric.isolation SET seals_content = wanted WHERE seals_content IS NULL AND wanted IS NOT NULL;
+    RETURN (SELECT seals_content FROM memoric.isolation);
+END $$;
+GRANT EXECUTE ON FUNCTION credentials.seals_content TO memoric_auth;
+
+RESET ROLE;

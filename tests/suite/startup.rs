@@ -222,6 +222,28 @@ async fn a_wrong_but_valid_encryption_key_is_told_from_the_right_one() {
 }
 
 #[tokio::test]
+async fn content_is_sealed_for_good_or_not_at_all() {
+    for (first, then) in [("true", "false"), ("false", "true")] {
+        let recipe = Recipe::new().await.set("MEMORIC_PRIVACY__ENCRYPT_CONTENT", first);
+        let database = recipe.value("MEMORIC_DATABASE__NAME").to_owned();
+        drop(recipe.start().await);
+
+        let flipped = Recipe::on(Servers::get().await, database.clone())
+            .set("MEMORIC_PRIVACY__ENCRYPT_CONTENT", then);
+        let backend = |command| flipped.program("memoric-backend").args([command]).run();
+
+        let reason = format!("privacy.encrypt_content: must be {first}");
+        assert_refused(&backend("serve"), &[&reason], then);
+        let checked = backend("check");
+        assert!(!checked.status.success());
+        assert!(String::from_utf8_lossy(&checked.stdout).contains(&reason), "{then}");
+        let as_before = Recipe::on(Servers::get().await, database)
+            .set("MEMORIC_PRIVACY__ENCRYPT_CONTENT", first);
+        drop(as_before.start().await);
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_generated_is_kept_and_its_loss_is_noticed() {
     let recipe = Recipe::new().await.unset("MEMORIC_ENCRYPTION_KEY");
     let file = recipe.folder().join("encryption.key");
