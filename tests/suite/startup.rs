@@ -319,6 +319,45 @@ async fn a_gateway_that_could_write_nothing_down_does_not_start() {
 }
 
 #[tokio::test]
+async fn whoever_took_the_name_of_the_first_admin_is_not_taken_for_them() {
+    let recipe = Recipe::new()
+        .await
+        .set("ADMIN_USERNAME", "boss")
+        .set("ADMIN_PASSWORD", "secure_password_123")
+        .set("ADMIN_EMAIL", "boss@example.com");
+    let backend = |words: &[&'static str]| {
+        recipe.program("memoric-backend").env("CREATE_ADMIN", "true").args(words.to_vec()).run()
+    };
+    let stranger = ["user", "create", "--username", "boss", "--email", "x@example.com", "--role"];
+    let made = recipe
+        .program("memoric-backend")
+        .args(stranger.into_iter().chain(["user", "--password-stdin"]))
+        .input("a password of theirs")
+        .run();
+    assert!(made.status.success(), "{}", told(&made));
+
+    for (change, lack) in
+        [(None, "boss is there already, and is no admin"), (Some("deactivate"), "is no admin")]
+    {
+        if let Some(change) = change {
+            assert!(backend(&["user", change, "--user", "boss"]).status.success());
+        }
+        for command in ["serve", "migrate"] {
+            assert_refused(&backend(&[command]), &["ADMIN_USERNAME", lack], command);
+        }
+    }
+    let promoted = backend(&["user", "set-roles", "--user", "boss", "--role", "admin"]);
+    assert!(promoted.status.success(), "{}", told(&promoted));
+    assert_refused(&backend(&["serve"]), &["ADMIN_USERNAME", "is not active"], "inactive");
+    assert!(backend(&["user", "activate", "--user", "boss"]).status.success());
+
+    let migrated = backend(&["migrate"]);
+    let said = String::from_utf8_lossy(&migrated.stdout);
+    assert!(migrated.status.success(), "{}", told(&migrated));
+    assert!(said.contains("boss (admin) is there already"), "{said}");
+}
+
+#[tokio::test]
 async fn a_command_at_the_console_leaves_no_key_that_lasts() {
     let recipe = Recipe::new().await;
 

@@ -7,7 +7,7 @@ use memoric_contract::token::TokenSigner;
 use thiserror::Error;
 
 use crate::{
-    accounts::{self, AccountError},
+    accounts::{self, AccountError, FirstAdminIs},
     app::App,
     audit::Scribe,
     config::{Config, EncryptionKey},
@@ -119,7 +119,12 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
         vault,
     };
     if let Some(admin) = &config.first_admin {
-        accounts::ensure_first_admin(&app.store, &app.passwords, admin).await?;
+        match accounts::ensure_first_admin(&app.store, &app.passwords, admin).await? {
+            FirstAdminIs::Made => tracing::info!(user = admin.username, "the first admin is made"),
+            FirstAdminIs::There => {
+                tracing::info!(user = admin.username, "the first admin is there")
+            }
+        }
     }
     Ok(app)
 }
