@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
 use memoric_config::Invalid;
 use memoric_contract::token::TokenSigner;
 use thiserror::Error;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     accounts::{self, AccountError, FirstAdminIs},
@@ -115,6 +116,7 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
         )?),
         registration: config.registration,
         sealing: Sealing::of(config.seals_content),
+        errands: TaskTracker::new(),
         store,
         vault,
     };
