@@ -10,7 +10,7 @@ use super::{
 use crate::audit::Entry;
 
 /// A session to be.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct NewSession {
     /// Its id, which tokens carry as `sid`.
     pub(crate) id: Uuid,

@@ -15,7 +15,7 @@ use super::{
 use crate::{audit::Entry, scope::Scope};
 
 /// An account as it is stored.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Account {
     pub(crate) id: UserId,
     pub(crate) username: String,
@@ -36,7 +36,7 @@ pub(crate) struct Account {
 }
 
 /// An account to be.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct NewAccount<'a> {
     /// Drawn by [`Store::new_user_id`].
     pub(crate) id: UserId,
@@ -307,8 +307,8 @@ mod tests {
     async fn a_name_and_an_address_are_taken_once() {
         let World { store, .. } = World::new().await;
 
-        let name = register(&store, "alice", "alice.2@example.com").await.unwrap_err();
-        let email = register(&store, "alice_2", "alice@example.com").await.unwrap_err();
+        let name = register(&store, "alice", "alice.2@example.com").await.err().unwrap();
+        let email = register(&store, "alice_2", "alice@example.com").await.err().unwrap();
 
         assert_eq!(name.constraint(), Some("users_username_unique"));
         assert_eq!(email.constraint(), Some("users_email_unique"));
