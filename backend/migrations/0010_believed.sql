@@ -1,6 +1,26 @@
 -- A record speaks for nobody but who acts, content stays as it was begun, and nobody runs SQL that is handed over as text.
 -- as: admin
 
+-- Functions by which one session hinders, signals or listens to another, writes where no policy looks, or runs SQL that it is handed as text.
+-- Nobody but their owner may call them; `check` looks here for those that a managed server did not let us take away.
+CREATE VIEW memoric.risky AS
+    SELECT pg_proc.oid, pg_proc.proname::text AS name FROM pg_proc
+    WHERE pronamespace = 'pg_catalog'::regnamespace
+      AND (proname ~ '^pg_(try_)?advisory_' OR proname ~ '^lo_' OR proname ~ '^pg_sleep' OR proname ~ '^(query|cursor)_to_xml'
+           OR proname IN ('loread', 'lowrite', 'pg_terminate_backend', 'pg_cancel_backend', 'pg_notify', 'pg_logical_emit_message',
+                          'pg_export_snapshot', 'ts_stat')
+           OR pg_proc.oid = 'ts_rewrite(tsquery, text)'::regprocedure);
+ALTER VIEW memoric.risky OWNER TO memoric_owner;
+GRANT SELECT ON memoric.risky TO memoric_app;
+DO $$
+DECLARE
+    risky regprocedure;
+BEGIN
+    FOR risky IN SELECT oid FROM memoric.risky LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', risky);
+    END LOOP;
+END $$;
+
 -- What `privacy.encrypt_content` was at the first start, for good: rows of both kinds do not go together. In a database that was begun before this
 -- was asked, its memories tell.
 ALTER TABLE memoric.isolation ADD COLUMN seals_content boolean;

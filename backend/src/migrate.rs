@@ -9,6 +9,8 @@ use std::error::Error;
 
 use memoric_config::{Environment, Invalid, Settings};
 
+#[cfg(test)]
+pub(crate) use self::findings::NOBODYS;
 pub(crate) use self::findings::findings;
 use self::script::{Malformed, Script};
 use crate::{
