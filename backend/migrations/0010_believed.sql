@@ -21,6 +21,9 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Sessions that ended long ago are forgotten without a look at those that live.
+CREATE INDEX sessions_ended ON memoric.sessions (ended_at) WHERE ended_at IS NOT NULL;
+
 -- What `privacy.encrypt_content` was at the first start, for good: rows of both kinds do not go together. In a database that was begun before this
 -- was asked, its memories tell.
 ALTER TABLE memoric.isolation ADD COLUMN seals_content boolean;

@@ -59,3 +59,22 @@ impl Store {
         Ok(sole(rows)?.try_get(0)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::store::fixture::World;
+
+    #[tokio::test]
+    async fn sessions_that_ended_are_found_without_reading_the_others() {
+        let world = World::new().await;
+        let body = world
+            .as_superuser("SELECT prosrc FROM pg_proc WHERE oid = 'credentials.purge'::regproc")
+            .await
+            .concat();
+        let delete = body.split(';').find(|each| each.contains("memoric.sessions")).unwrap();
+
+        let plan = world.as_superuser(&format!("SET enable_seqscan = off; EXPLAIN {delete}")).await;
+
+        assert!(plan.concat().contains("sessions_ended"), "{plan:#?}");
+    }
+}
