@@ -183,6 +183,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0007_remember.sql", include_str!("../migrations/0007_remember.sql")),
     ("0008_deliver.sql", include_str!("../migrations/0008_deliver.sql")),
     ("0009_tighter.sql", include_str!("../migrations/0009_tighter.sql")),
+    ("0010_believed.sql", include_str!("../migrations/0010_believed.sql")),
 ];
 
 #[cfg(test)]
