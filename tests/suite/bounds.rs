@@ -26,7 +26,7 @@ async fn a_body_that_turns_out_too_large_is_answered_even_after_it_was_invited()
     assert!(answer(&mut client).await.starts_with("HTTP/1.1 100"), "it is wanted");
 
     let chunk = format!("{:x}\r\n{}\r\n", 65_536, "a".repeat(65_536));
-    for _ in 0..33 {
+    for _ in 0..105 {
         client.write_all(chunk.as_bytes()).await.unwrap();
     }
 
@@ -98,7 +98,7 @@ async fn a_body_is_no_longer_than_its_operation_takes() {
             ("/auth/change-password", 16_384, 200),
             ("/auth/change-password", 16_385, 413),
             ("/auth/login", 20_000, 413),
-            ("/memories", 2 * 1024 * 1024 + 1, 413),
+            ("/memories", 6_815_744 + 1, 413),
         ] {
             let answer = upload(&edge, &token, path, bytes, is_told).await;
             let expected = format!("HTTP/1.1 {status} ");
@@ -107,6 +107,25 @@ async fn a_body_is_no_longer_than_its_operation_takes() {
     }
 
     assert_eq!(edge.origin.requests().len(), 4, "the others never came whole");
+}
+
+#[tokio::test]
+async fn a_memory_may_come_with_every_character_escaped() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let longest = "\u{1}".repeat(1024 * 1024);
+    let body = format!(r#"{{"content":"{}"}}"#, longest.replace('\u{1}', r"\u0001"));
+
+    let answer = world
+        .ask_as(&alice, Method::POST, "/memories")
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    assert!(world.contents(&alice).await == [longest], "it comes back as it was meant");
 }
 
 #[tokio::test]

@@ -495,8 +495,9 @@ fn matches(template: &str, path: &str) -> bool {
 /// Bytes of names, addresses and passwords, of a key's name or a token.
 const A_FEW_FIELDS: usize = 16 * 1024;
 
-/// Bytes of a memory of 1 MiB half of whose characters are escaped, or of one with all it may carry.
-const A_MEMORY: usize = 2 * 1024 * 1024;
+/// Bytes of a memory of 1 MiB with all it may carry. Many clients escape whatever is not ASCII, and a
+/// control character of one byte takes six.
+const A_MEMORY: usize = 6 * 1024 * 1024 + 512 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -182,7 +182,7 @@ impl Default for Timeouts {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { header_bytes: 16_384, headers: 100, body_bytes: 2_097_152 }
+        Self { header_bytes: 16_384, headers: 100, body_bytes: 6_815_744 }
     }
 }
 
