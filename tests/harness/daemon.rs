@@ -19,13 +19,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `command` in `dir`.
+    /// Starts `command` in `dir`, which goes with it.
     ///
     /// A static is never dropped, so a shell does the cleaning up: it reads our end of a pipe,
     /// which the system closes however we die.
     pub fn start(dir: &Path, command: &[&str]) -> Self {
-        let script = r#"exec 3<&0; "$@" </dev/null >log 2>&1 & server=$!; cat <&3 >/dev/null; kill -INT $server 2>/dev/null; wait $server"#;
-        let mut words = vec!["sh", "-c", script, "sh"];
+        let script = r#"exec 3<&0; "$@" </dev/null >log 2>&1 & server=$!; cat <&3 >/dev/null; kill -INT $server 2>/dev/null; wait $server; cd /; rm -rf "$0"; rmdir "${0%/*}" 2>/dev/null"#;
+        let path = dir.display().to_string();
+        let mut words = vec!["sh", "-c", script, &path];
         words.extend(command);
         let shell =
             unprivileged(dir, &words).stdin(Stdio::piped()).spawn().expect("there is a shell");

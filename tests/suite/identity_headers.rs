@@ -29,7 +29,7 @@ use self::{
     requests::Maker,
 };
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn no_identity_of_a_clients_own_making_reaches_the_backend() {
     let edge = Arc::new(gateway().await);
     let judge = Judge::at(&edge);
