@@ -213,7 +213,7 @@ async fn fields_that_drip_in_are_cut() {
                 break;
             }
             assert!(began.elapsed() < Duration::from_secs(15), "{case}: still open");
-            // No faster: a fifth frame more would end it for another reason.
+            // No faster: the engine itself ends a head of more than a few frames.
             sleep(Duration::from_millis(200)).await;
         }
 
