@@ -100,7 +100,7 @@ pub(crate) fn about(call: &Call, event: EventType, status: u16) -> Record {
         success: status < 400,
         severity: if status < 400 { Severity::Info } else { Severity::Warning },
         namespace: known.and_then(|identity| identity.namespace.clone()),
-        ..blank(call.request(), Emitter::Backend, event)
+        ..Record::new(call.request(), Emitter::Backend, event, now())
     }
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn about(call: &Call, event: EventType, status: u16) -> Record {
 pub(crate) fn at_the_console(command: &str, event: EventType) -> Record {
     Record {
         description: Some(format!("{command} at the console")),
-        ..blank(RequestId::new(), Emitter::Console, event)
+        ..Record::new(RequestId::new(), Emitter::Console, event, now())
     }
 }
 
@@ -157,7 +157,6 @@ impl Scribe {
         let (request, number) = poisoned.origin();
         let record = Record {
             number,
-            occurred_at: received,
             severity: Severity::Error,
             success: false,
             description: Some("what was delivered is no record".to_owned()),
@@ -165,7 +164,7 @@ impl Scribe {
                 "reason": poisoned.reason.name(),
                 "bytes": poisoned.bytes.len(),
             })),
-            ..blank(request, Emitter::Gateway, EventType::SystemError)
+            ..Record::new(request, Emitter::Gateway, EventType::SystemError, received)
         };
         let poison = Some(BASE64_STANDARD.encode(&poisoned.bytes));
         let payload = Payload { poison, ..Payload::default() };
@@ -349,31 +348,6 @@ impl From<Personal> for Payload {
     fn from(personal: Personal) -> Self {
         let Personal { address, user_agent, username } = personal;
         Self { address, user_agent, username, poison: None }
-    }
-}
-
-fn blank(request: RequestId, emitter: Emitter, event: EventType) -> Record {
-    Record {
-        request,
-        emitter,
-        number: 0,
-        occurred_at: now(),
-        event,
-        severity: Severity::Info,
-        subject: None,
-        owner: None,
-        credential: None,
-        session: None,
-        operation: None,
-        action: None,
-        status: None,
-        success: true,
-        resource: None,
-        namespace: None,
-        description: None,
-        error_message: None,
-        metadata: None,
-        digest: None,
     }
 }
 

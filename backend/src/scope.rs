@@ -41,8 +41,8 @@ impl Scope {
         match call.asked() {
             Asked::Internal(operation) => {
                 let context = Context {
-                    user: NOBODY,
-                    target: NOBODY,
+                    user: UserId::NOBODY,
+                    target: UserId::NOBODY,
                     role: NO_ROLE,
                     namespace: None,
                     purpose: operation.name(),
@@ -69,9 +69,6 @@ impl Scope {
         &self.context
     }
 }
-
-/// No user has this id.
-const NOBODY: UserId = UserId(0);
 
 /// The role of those who have none. No policy knows it.
 const NO_ROLE: &str = "none";

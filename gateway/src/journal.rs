@@ -129,11 +129,11 @@ impl Journal {
     /// Writes down, or counts, that what came from `client` never became a request, and why.
     pub(crate) fn unparsed(&self, request: RequestId, reason: Reason, client: IpAddr) {
         let record = Record {
-            event: EventType::SuspiciousActivity,
             severity: Severity::Warning,
+            success: false,
             description: Some("what came was never a request".to_owned()),
             metadata: Some(json!({ "code": reason })),
-            ..blank(request)
+            ..record(request, EventType::SuspiciousActivity)
         };
         let personal = Personal { address: Some(client), ..Personal::default() };
         self.spool.record_stranger(reason, &Report::new(record, None, personal), Instant::now());
@@ -180,7 +180,6 @@ impl Upshot<'_> {
         let caller = exchange.caller.as_deref();
         let audited = exchange.operation.and_then(Operation::audited);
         let record = Record {
-            event: self.event,
             severity: severity_of(self.status),
             subject: caller.map(|caller| caller.user),
             owner: self.aside.owner.or(exchange.owner),
@@ -194,7 +193,7 @@ impl Upshot<'_> {
             namespace: caller.and_then(|caller| caller.namespace.clone()),
             description: self.rejection.map(Rejection::to_string),
             metadata: self.rejection.map(|rejection| json!({ "code": rejection.code() })),
-            ..blank(exchange.id)
+            ..record(exchange.id, self.event)
         };
         let agent = headers.get(USER_AGENT);
         let personal = Personal {
@@ -243,29 +242,8 @@ fn unavailable(refusal: SpoolRefusal) -> Rejection {
     Rejection::AuditUnavailable
 }
 
-fn blank(request: RequestId) -> Record {
-    Record {
-        request,
-        emitter: Emitter::Gateway,
-        number: 0,
-        occurred_at: OffsetDateTime::now_utc(),
-        event: EventType::SystemError,
-        severity: Severity::Error,
-        subject: None,
-        owner: None,
-        credential: None,
-        session: None,
-        operation: None,
-        action: None,
-        status: None,
-        success: false,
-        resource: None,
-        namespace: None,
-        description: None,
-        error_message: None,
-        metadata: None,
-        digest: None,
-    }
+fn record(request: RequestId, event: EventType) -> Record {
+    Record::new(request, Emitter::Gateway, event, OffsetDateTime::now_utc())
 }
 
 /// Why a stranger was refused of whom only the backend knows more.

@@ -11,7 +11,7 @@ use std::{
 use harness::{ASSERTION_SECRET, JWT_SECRET, PASSWORD, Person, Recipe, Servers, World};
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, InternalOperation, RequestId, UserId,
-    audit::{Emitter, EventType, Personal, Record, Report, Severity},
+    audit::{Emitter, EventType, Personal, Record, Report},
     spool::{Answer, Frames, Piece, Poisoned, batch},
     token::{Claims, TokenKeys, TokenSigner},
 };
@@ -588,27 +588,12 @@ fn signed(person: &Person, secret: &[u8], life: i64) -> String {
 }
 
 fn report(who: &Person, occurred_at: OffsetDateTime) -> Report {
+    let event = EventType::MemoryRetrieved;
     let record = Record {
-        request: RequestId::new(),
-        emitter: Emitter::Gateway,
-        number: 0,
-        occurred_at,
-        event: EventType::MemoryRetrieved,
-        severity: Severity::Info,
         subject: Some(UserId(who.id)),
         owner: Some(UserId(who.id)),
-        credential: None,
-        session: None,
-        operation: None,
-        action: None,
         status: Some(200),
-        success: true,
-        resource: None,
-        namespace: None,
-        description: None,
-        error_message: None,
-        metadata: None,
-        digest: None,
+        ..Record::new(RequestId::new(), Emitter::Gateway, event, occurred_at)
     };
     Report::new(record, None, Personal::default())
 }

@@ -243,6 +243,38 @@ impl EventType {
 }
 
 impl Record {
+    /// The first record of `request`: that `event` happened, was done and is nothing to worry
+    /// about. What else there is to say is said field by field.
+    pub fn new(
+        request: RequestId,
+        emitter: Emitter,
+        event: EventType,
+        occurred_at: OffsetDateTime,
+    ) -> Self {
+        Self {
+            request,
+            emitter,
+            number: 0,
+            occurred_at,
+            event,
+            severity: Severity::Info,
+            subject: None,
+            owner: None,
+            credential: None,
+            session: None,
+            operation: None,
+            action: None,
+            status: None,
+            success: true,
+            resource: None,
+            namespace: None,
+            description: None,
+            error_message: None,
+            metadata: None,
+            digest: None,
+        }
+    }
+
     /// The id in the trail.
     pub fn id(&self) -> Uuid {
         event_id(self.request, self.emitter, self.number)
@@ -391,27 +423,15 @@ mod tests {
     }
 
     fn record() -> Record {
+        let request = RequestId(Uuid::from_u128(5));
+        let at = OffsetDateTime::UNIX_EPOCH;
         Record {
-            request: RequestId(Uuid::from_u128(5)),
-            emitter: Emitter::Backend,
-            number: 0,
-            occurred_at: OffsetDateTime::UNIX_EPOCH,
-            event: EventType::MemoryCreated,
-            severity: Severity::Info,
             subject: Some(UserId(3)),
-            owner: None,
-            credential: None,
-            session: None,
             operation: Some(Operation::RememberMemory),
             action: Some(Action::Create),
             status: Some(200),
-            success: true,
             resource: Some(Resource::Memory),
-            namespace: None,
-            description: None,
-            error_message: None,
-            metadata: None,
-            digest: None,
+            ..Record::new(request, Emitter::Backend, EventType::MemoryCreated, at)
         }
     }
 }

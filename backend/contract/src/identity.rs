@@ -77,6 +77,11 @@ pub struct KeyId(pub String);
 #[serde(transparent)]
 pub struct RequestId(pub Uuid);
 
+impl UserId {
+    /// No user has this id: the operator at the console, a gateway on its own behalf.
+    pub const NOBODY: Self = Self(0);
+}
+
 impl Identity {
     /// Whether the subject is an admin.
     pub fn is_admin(&self) -> bool {

@@ -294,21 +294,6 @@ impl Operation {
     /// What it takes as its body. The bounds are those of the fields, with every character escaped.
     pub const fn takes(self) -> Takes {
         match self {
-            Self::ShowService
-            | Self::ShowHealth
-            | Self::ShowReadiness
-            | Self::ShowDetailedHealth
-            | Self::ShowOpenApi
-            | Self::ShowMe
-            | Self::ShowProfile
-            | Self::RecallMemories
-            | Self::ListClusters
-            | Self::ReadAudit
-            | Self::ReadUserAudit
-            | Self::ReadSecurityAudit
-            | Self::CountAudit
-            | Self::ListEventTypes
-            | Self::ListSeverities => Takes::Nothing,
             Self::Login | Self::Refresh => Takes::UnlabelledJson(A_FEW_FIELDS),
             Self::Register
             | Self::Logout
@@ -316,6 +301,7 @@ impl Operation {
             | Self::CreateApiKey
             | Self::RunPolicies => Takes::Json(A_FEW_FIELDS),
             Self::RememberMemory => Takes::Json(A_MEMORY),
+            _ => Takes::Nothing,
         }
     }
 

@@ -142,7 +142,7 @@ pub(super) async fn count(app: &App, call: &Call) -> Answer {
 }
 
 async fn find(app: &App, call: &Call, filter: &TrailFilter) -> Result<TrailPage, ApiError> {
-    if let Some(subject) = filter.subject.filter(|subject| *subject != NOBODY) {
+    if let Some(subject) = filter.subject.filter(|subject| *subject != UserId::NOBODY) {
         call.concerns(subject);
     }
     Ok(app.store.read_trail(&Scope::of(call)?, filter).await?)
@@ -210,7 +210,7 @@ fn limit(asked: &mut Asked) -> Option<i64> {
 
 /// Nobody has an id that is not one.
 fn subject(user: &str) -> UserId {
-    UserId::parse(user).unwrap_or(NOBODY)
+    UserId::parse(user).unwrap_or(UserId::NOBODY)
 }
 
 /// A time of our own making on the wire: with its zone.
@@ -284,6 +284,3 @@ const FILTERS: [(&str, usize); 6] = [
 ];
 
 const LONGEST_WORD: usize = 128;
-
-/// No user has this id.
-const NOBODY: UserId = UserId(0);

@@ -342,19 +342,31 @@ async fn the_trail_tells_admins_who_did_what_from_where() {
 async fn the_feed_answers_as_soon_as_there_is_news() {
     let desk = Desk::new().await;
     desk.register("carol").await;
-    let carol = desk.log_in("carol", PASSWORD).await;
-    let cursor = desk.feed("").await.cursor;
-    let sent = json!({ "old_password": PASSWORD, "new_password": "another_password_12" });
+    let passwords = [PASSWORD, "another_password_12"];
 
-    let query = format!("?cursor={cursor}&wait_ms=1000");
-    let began = Instant::now();
-    let (page, _) = tokio::join!(
-        desk.feed(&query),
-        desk.known(Operation::ChangePassword, "/auth/change-password", &carol, Some(&sent))
-    );
+    // Hashing takes longer than the wait where the machine is busy, so once in a few times will do:
+    // without being woken it is never sooner.
+    let mut waits = Vec::new();
+    for attempt in 0..8 {
+        let (old, new) = (passwords[attempt % 2], passwords[(attempt + 1) % 2]);
+        let carol = desk.log_in("carol", old).await;
+        let cursor = desk.feed("").await.cursor;
+        let sent = json!({ "old_password": old, "new_password": new });
 
-    assert_eq!(page.revocations.len(), 1);
-    assert!(began.elapsed() < Duration::from_millis(950), "it did not wait to the end");
+        let query = format!("?cursor={cursor}&wait_ms=1000");
+        let began = Instant::now();
+        let (page, _) = tokio::join!(
+            desk.feed(&query),
+            desk.known(Operation::ChangePassword, "/auth/change-password", &carol, Some(&sent))
+        );
+
+        assert_eq!(page.revocations.len(), 1);
+        waits.push(began.elapsed());
+        if waits.iter().any(|wait| *wait < Duration::from_millis(950)) {
+            return;
+        }
+    }
+    panic!("it waits to the end: {waits:?}");
 }
 
 /// An API with a database of its own, in which there are Alice and Bob.

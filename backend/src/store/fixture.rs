@@ -6,7 +6,7 @@ use axum::http::{Request, request::Parts};
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, Operation, PresentedBy, RequestId,
     Role, UserId,
-    audit::{Emitter, EventType, Record, Severity},
+    audit::{Emitter, EventType, Record},
 };
 use time::OffsetDateTime;
 use tokio_postgres::Client;
@@ -98,26 +98,10 @@ pub(crate) fn scope(user: UserId, role: Role, operation: Operation) -> Scope {
 /// A record by `subject` of `event`.
 pub(crate) fn entry(event: EventType, subject: Option<UserId>) -> Entry {
     let record = Record {
-        request: RequestId::new(),
-        emitter: Emitter::Backend,
-        number: 0,
-        occurred_at: OffsetDateTime::now_utc(),
-        event,
-        severity: Severity::Info,
         subject,
         owner: subject,
-        credential: None,
-        session: None,
-        operation: None,
-        action: None,
         status: Some(200),
-        success: true,
-        resource: None,
-        namespace: None,
-        description: None,
-        error_message: None,
-        metadata: None,
-        digest: None,
+        ..Record::new(RequestId::new(), Emitter::Backend, event, OffsetDateTime::now_utc())
     };
     Entry::impersonal(record)
 }

@@ -92,7 +92,7 @@ impl Store {
     /// Every account, as the operator at the console sees it.
     pub(crate) async fn list_users(&self) -> Result<Vec<Account>, StoreError> {
         const SQL: &str = accounts!("'' AS password_hash", "memoric.users ORDER BY id");
-        let context = console("list_users", NOBODY);
+        let context = console("list_users", UserId::NOBODY);
         let rows = self.pools.admin.scoped(&context).read(SQL, &[]).await?;
         rows.iter().map(Account::read).collect()
     }
@@ -250,7 +250,7 @@ impl Account {
 
 /// The context of the operator at the console, who acts as user 0.
 fn console(purpose: &'static str, target: UserId) -> Context {
-    Context { user: NOBODY, target, role: Role::Admin.name(), namespace: None, purpose }
+    Context { user: UserId::NOBODY, target, role: Role::Admin.name(), namespace: None, purpose }
 }
 
 /// What a new generation of a user ends, if there is one, and with it what `entry` says.
@@ -277,9 +277,6 @@ fn roles(names: Vec<&str>) -> Result<Roles, StoreError> {
 }
 
 const ALMOST_A_SECOND: Duration = Duration::microseconds(999_999);
-
-/// No user has this id.
-const NOBODY: UserId = UserId(0);
 
 #[cfg(test)]
 mod tests {

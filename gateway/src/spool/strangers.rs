@@ -182,24 +182,9 @@ impl Counted {
     pub(crate) fn report(&self, key: &Key) -> Report {
         let time = |time: OffsetDateTime| time.format(&Rfc3339).ok();
         let record = Record {
-            request: RequestId::new(),
-            emitter: Emitter::Gateway,
-            number: 0,
-            occurred_at: self.last,
-            event: self.event,
             severity: self.severity,
-            subject: None,
-            owner: None,
-            credential: None,
-            session: None,
-            operation: None,
-            action: None,
-            status: None,
             success: false,
-            resource: None,
-            namespace: None,
             description: Some(DESCRIPTION.to_owned()),
-            error_message: None,
             metadata: Some(json!({
                 "code": key.reason,
                 "count": self.count,
@@ -207,7 +192,7 @@ impl Counted {
                 "last": time(self.last),
                 "network_bits": key.network.map(|network| network.bits),
             })),
-            digest: None,
+            ..Record::new(RequestId::new(), Emitter::Gateway, self.event, self.last)
         };
         let address = key.network.map(|network| network.address);
         Report::new(record, None, Personal { address, ..Personal::default() })

@@ -14,7 +14,7 @@ use std::{
 
 use memoric_contract::{
     RequestId, UserId,
-    audit::{Emitter, EventType, Personal, Record, Severity},
+    audit::{Emitter, EventType, Personal, Record},
     spool::{Answer, Delivery, read_batch},
 };
 use tempfile::{TempDir, tempdir};
@@ -92,27 +92,15 @@ fn told(
     event: EventType,
     address: &str,
 ) -> Report {
+    let at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let record = Record {
-        request,
-        emitter: Emitter::Gateway,
         number,
-        occurred_at: OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
-        event,
-        severity: Severity::Info,
         subject,
         owner: subject,
-        credential: None,
         session: Some(Uuid::from_u128(9)),
-        operation: None,
-        action: None,
         status: Some(200),
         success: subject.is_some(),
-        resource: None,
-        namespace: None,
-        description: None,
-        error_message: None,
-        metadata: None,
-        digest: None,
+        ..Record::new(request, Emitter::Gateway, event, at)
     };
     let personal = Personal {
         address: Some(address.parse().unwrap()),

@@ -169,29 +169,10 @@ fn known<T>(name: Option<&str>, named: impl Fn(&str) -> Option<T>) -> Option<Opt
     }
 }
 
+/// A record of which nothing has been read yet.
 fn blank() -> Record {
-    Record {
-        request: RequestId(Uuid::nil()),
-        emitter: Emitter::Gateway,
-        number: 0,
-        occurred_at: OffsetDateTime::UNIX_EPOCH,
-        event: EventType::SystemError,
-        severity: Severity::Error,
-        subject: None,
-        owner: None,
-        credential: None,
-        session: None,
-        operation: None,
-        action: None,
-        status: None,
-        success: false,
-        resource: None,
-        namespace: None,
-        description: None,
-        error_message: None,
-        metadata: None,
-        digest: None,
-    }
+    let (request, at) = (RequestId(Uuid::nil()), OffsetDateTime::UNIX_EPOCH);
+    Record::new(request, Emitter::Gateway, EventType::SystemError, at)
 }
 
 fn owned(text: Option<&str>) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use memoric_contract::{
     CredentialKind, PresentedBy,
-    audit::{Action, Emitter, Personal, Report, Severity, event_id},
+    audit::{Action, Emitter, Personal, Report, event_id},
     spool::{self, Frames, LONGEST_BATCH, Piece, Poisoned, batch},
 };
 use time::OffsetDateTime;
@@ -357,13 +357,8 @@ fn whoever() -> Personal {
 
 /// That somebody read memories of `owner`'s.
 fn reading(who: &Identity, owner: UserId) -> Report {
+    let (event, now) = (EventType::MemoryRetrieved, OffsetDateTime::now_utc());
     let record = Record {
-        request: RequestId::new(),
-        emitter: Emitter::Gateway,
-        number: 0,
-        occurred_at: OffsetDateTime::now_utc(),
-        event: EventType::MemoryRetrieved,
-        severity: Severity::Info,
         subject: Some(who.user),
         owner: Some(owner),
         credential: Some((CredentialKind::AccessToken, Uuid::from_u128(1).to_string())),
@@ -371,13 +366,8 @@ fn reading(who: &Identity, owner: UserId) -> Report {
         operation: Some(Operation::RecallMemories),
         action: Some(Action::Read),
         status: Some(200),
-        success: true,
         resource: Some(Resource::Memory),
-        namespace: None,
-        description: None,
-        error_message: None,
-        metadata: None,
-        digest: None,
+        ..Record::new(RequestId::new(), Emitter::Gateway, event, now)
     };
     Report::new(record, Some("9".to_owned()), whoever())
 }
