@@ -91,27 +91,30 @@ pub(crate) enum PayloadError {
     NotAMemory(#[source] serde_json::Error),
 }
 
-/// The members of a body that mean something. Of one that comes twice the last counts, as it always has.
+/// The members of a body that mean something. Of one that comes twice the last counts, as it always
+/// has; but whose the memory is to be is said once.
 #[derive(Default)]
-struct Members<'a> {
+pub(crate) struct Sent<'a> {
     content: Option<&'a RawValue>,
     metadata: Option<&'a RawValue>,
     thread: Option<&'a RawValue>,
+    owner: Option<&'a RawValue>,
+    reason: Option<&'a RawValue>,
+    names_two_owners: bool,
 }
 
-/// Reads [`Members`], and says which of them it was in when the JSON broke.
-struct MembersOf<'c>(&'c Cell<&'static str>);
+/// Reads [`Sent`], and says which of its members it was in when the JSON broke.
+struct Members<'c>(&'c Cell<&'static str>);
 
 impl NewMemory {
-    /// Reads the body of a request. Every field that is not accepted is named; nothing of it is repeated.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, Vec<FieldError>> {
-        let members = Members::read(body).map_err(|fault| vec![fault])?;
+    /// Reads what was sent. Every field that is not accepted is named; nothing of it is repeated.
+    pub(crate) fn read(sent: &Sent<'_>) -> Result<Self, Vec<FieldError>> {
         let mut faults = Vec::new();
         let mut keep = |fault: FieldError| faults.push(fault);
 
-        let content = read_content(members.content).map_err(&mut keep).ok();
-        let thread = read_thread(members.thread).map_err(&mut keep).ok();
-        let metadata = Metadata::read(members.metadata).map_err(&mut keep).ok();
+        let content = read_content(sent.content).map_err(&mut keep).ok();
+        let thread = read_thread(sent.thread).map_err(&mut keep).ok();
+        let metadata = Metadata::read(sent.metadata).map_err(&mut keep).ok();
         let seen =
             metadata.as_ref().and_then(|metadata| metadata.seen_count().map_err(&mut keep).ok());
         match (content, thread, metadata, seen) {
@@ -218,8 +221,9 @@ impl<'a> Recalled<'a> {
     }
 }
 
-impl<'a> Members<'a> {
-    fn read(body: &'a [u8]) -> Result<Self, FieldError> {
+impl<'a> Sent<'a> {
+    /// Reads the body of a request.
+    pub(crate) fn read(body: &'a [u8]) -> Result<Self, FieldError> {
         let text = std::str::from_utf8(body)
             .map_err(|_| FieldError::new("body", "malformed", "Input should be UTF-8"))?;
         if !text.trim_ascii_start().starts_with('{') {
@@ -230,46 +234,64 @@ impl<'a> Members<'a> {
         }
         let inside = Cell::new("body");
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let members = MembersOf(&inside)
-            .deserialize(&mut deserializer)
-            .map_err(|_| malformed(inside.get()))?;
+        let sent =
+            Members(&inside).deserialize(&mut deserializer).map_err(|_| malformed(inside.get()))?;
         deserializer.end().map_err(|_| malformed("body"))?;
-        Ok(members)
+        if sent.names_two_owners {
+            return Err(FieldError::new("user_id", "repeated", "Field should be there once"));
+        }
+        Ok(sent)
+    }
+
+    /// Whose the memory is to be, as a query would spell it. What is neither text nor a number is
+    /// nobody's id, and stays what it is.
+    pub(crate) fn owner(&self) -> Option<Cow<'a, str>> {
+        let member = self.owner.filter(|member| member.get() != "null")?;
+        let text = serde_json::from_str(member.get()).map(Cow::Owned);
+        Some(text.unwrap_or(Cow::Borrowed(member.get())))
+    }
+
+    /// Why it is to be somebody else's.
+    pub(crate) fn reason(&self) -> Result<Option<String>, FieldError> {
+        maybe_text("reason", self.reason, MAX_REASON)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for MembersOf<'_> {
-    type Value = Members<'de>;
+impl<'de> DeserializeSeed<'de> for Members<'_> {
+    type Value = Sent<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for MembersOf<'_> {
-    type Value = Members<'de>;
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = Sent<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Members::default();
+        let mut sent = Sent::default();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             let (field, member) = match &*name {
-                "content" => ("content", &mut members.content),
-                "metadata" => ("metadata", &mut members.metadata),
-                "thread_id" => ("thread_id", &mut members.thread),
+                "content" => ("content", &mut sent.content),
+                "metadata" => ("metadata", &mut sent.metadata),
+                "thread_id" => ("thread_id", &mut sent.thread),
+                "user_id" => ("user_id", &mut sent.owner),
+                "reason" => ("reason", &mut sent.reason),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
             self.0.set(field);
-            *member = Some(map.next_value()?);
+            let earlier = member.replace(map.next_value()?);
+            sent.names_two_owners |= field == "user_id" && earlier.is_some();
             self.0.set("body");
         }
-        Ok(members)
+        Ok(sent)
     }
 }
 
@@ -291,16 +313,22 @@ fn read_content(member: Option<&RawValue>) -> Result<String, FieldError> {
 }
 
 fn read_thread(member: Option<&RawValue>) -> Result<Option<String>, FieldError> {
+    maybe_text("thread_id", member, MAX_THREAD)
+}
+
+/// Text of at most `limit` characters, that may be absent, or null.
+fn maybe_text(
+    field: &'static str,
+    member: Option<&RawValue>,
+    limit: usize,
+) -> Result<Option<String>, FieldError> {
     let Some(member) = member.filter(|member| member.get() != "null") else { return Ok(None) };
-    let thread = read_text("thread_id", member)?;
-    if thread.chars().count() > MAX_THREAD {
-        return Err(FieldError::new(
-            "thread_id",
-            "too_long",
-            "String should have at most 128 characters",
-        ));
+    let text = read_text(field, member)?;
+    if text.chars().count() > limit {
+        let message = format!("String should have at most {limit} characters");
+        return Err(FieldError::new(field, "too_long", &message));
     }
-    Ok(Some(thread))
+    Ok(Some(text))
 }
 
 fn read_text(field: &'static str, member: &RawValue) -> Result<String, FieldError> {
@@ -319,6 +347,8 @@ fn malformed(field: &str) -> FieldError {
 const MAX_CONTENT: usize = 1024 * 1024;
 /// In characters.
 const MAX_THREAD: usize = 128;
+/// In characters.
+pub(crate) const MAX_REASON: usize = 200;
 const STORED_TIME: &[FormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]");
 
@@ -333,7 +363,7 @@ mod tests {
     #[test]
     fn a_memory_comes_back_as_clients_know_it() {
         let sent = r#"{"content": "Meeting notes from Q4 planning with Bob about the budget and hiring.", "thread_id": "thread_123", "metadata": {"topic": "planning", "priority": "high", "importance": "critical", "user_id": "999"}}"#;
-        let memory = NewMemory::parse(sent.as_bytes()).unwrap().of(UserId(3));
+        let memory = parse(sent.as_bytes()).unwrap().of(UserId(3));
         let payload = memory.payload().unwrap();
 
         let wire = wire(&memory, &payload);
@@ -346,8 +376,7 @@ mod tests {
 
     #[test]
     fn content_metadata_and_thread_are_sealed_together() {
-        let memory =
-            NewMemory::parse(br#"{"content":"hi","metadata":{"n":1.0}}"#).unwrap().of(UserId(3));
+        let memory = parse(br#"{"content":"hi","metadata":{"n":1.0}}"#).unwrap().of(UserId(3));
         let payload = memory.payload().unwrap();
         assert!(payload.starts_with(br#"{"content":"hi","metadata":{"n":1.0,"topic":"hi","#));
         assert!(payload.ends_with(br#","thread_id":null}"#));
@@ -356,16 +385,15 @@ mod tests {
 
     #[test]
     fn what_means_nothing_is_ignored() {
-        let sent = br#"{"content":"spoof","user_id":"2","tier":"long_term","deep":[[[[[[]]]]]],"metadata":null,"thread_id":null}"#;
-        let memory = NewMemory::parse(sent).unwrap().of(UserId(3));
+        let sent = br#"{"content":"spoof","tier":"long_term","deep":[[[[[[]]]]]],"metadata":null,"thread_id":null}"#;
+        let memory = parse(sent).unwrap().of(UserId(3));
         assert_eq!((memory.thread(), memory.tier(), memory.score()), (None, "short_term", 57));
     }
 
     #[test]
     fn of_a_member_that_comes_twice_the_last_counts() {
         let memory =
-            NewMemory::parse(br#"{"content":5,"thread_id":"a","content":"x","thread_id":"b"}"#)
-                .unwrap();
+            parse(br#"{"content":5,"thread_id":"a","content":"x","thread_id":"b"}"#).unwrap();
         assert_eq!((memory.content.as_str(), memory.thread.as_deref()), ("x", Some("b")));
     }
 
@@ -428,7 +456,7 @@ mod tests {
             let (content, thread) = ("x".repeat(content), "\u{e9}".repeat(thread));
             json!({ "content": content, "thread_id": thread }).to_string()
         };
-        assert!(NewMemory::parse(sent(MAX_CONTENT, MAX_THREAD).as_bytes()).is_ok());
+        assert!(parse(sent(MAX_CONTENT, MAX_THREAD).as_bytes()).is_ok());
         assert_eq!(
             refused(sent(MAX_CONTENT + 1, 0).as_bytes()),
             [("content".to_owned(), "too_large".to_owned())]
@@ -445,7 +473,43 @@ mod tests {
         assert_eq!(refused(deep.as_bytes()), [("metadata".to_owned(), "too_large".to_owned())]);
         let ignored =
             format!(r#"{{"content":"x","k":{}{}}}"#, "[".repeat(500_000), "]".repeat(500_000));
-        assert!(NewMemory::parse(ignored.as_bytes()).is_ok(), "what is ignored may be deep");
+        assert!(parse(ignored.as_bytes()).is_ok(), "what is ignored may be deep");
+    }
+
+    #[test]
+    fn whose_it_is_to_be_is_said_once_and_in_any_spelling() {
+        for (sent, owner) in [
+            ("{}", None),
+            (r#"{"user_id":null}"#, None),
+            (r#"{"user_id":""}"#, Some("")),
+            (r#"{"user_id":"7"}"#, Some("7")),
+            (r#"{"user_id":7}"#, Some("7")),
+            (r#"{"user\u005fid":"\u0037"}"#, Some("7")),
+            (r#"{"user_id":7.0}"#, Some("7.0")),
+            (r#"{"user_id":true}"#, Some("true")),
+            (r#"{"user_id":["7"]}"#, Some(r#"["7"]"#)),
+            (r#"{"user_id":"\ud800"}"#, Some(r#""\ud800""#)),
+        ] {
+            assert_eq!(Sent::read(sent.as_bytes()).unwrap().owner().as_deref(), owner, "{sent}");
+        }
+        for twice in [r#"{"user_id":1,"user_id":1}"#, r#"{"user_id":null,"user\u005fid":"2"}"#] {
+            let fault = Sent::read(twice.as_bytes()).err().unwrap();
+            assert_eq!((fault.field.as_str(), fault.code.as_str()), ("user_id", "repeated"));
+        }
+    }
+
+    #[test]
+    fn a_reason_is_text_of_some_length() {
+        let reason = |sent: Value| {
+            let sent = json!({ "reason": sent }).to_string();
+            Sent::read(sent.as_bytes()).unwrap().reason().map_err(|fault| fault.code)
+        };
+        assert_eq!(reason(Value::Null), Ok(None));
+        assert_eq!(reason(json!("case 7")), Ok(Some("case 7".to_owned())));
+        assert!(reason(json!("\u{e9}".repeat(200))).is_ok());
+        assert_eq!(reason(json!("\u{e9}".repeat(201))), Err("too_long".to_owned()));
+        assert_eq!(reason(json!(7)), Err("not_text".to_owned()));
+        assert_eq!(reason(json!("a\0")), Err("nul".to_owned()));
     }
 
     #[test]
@@ -477,7 +541,7 @@ mod tests {
             let sent = json!({ "content": content, "thread_id": thread, "metadata": { "note": note } });
             prop_assume!(thread.as_deref().is_none_or(|thread| thread.chars().count() <= MAX_THREAD));
 
-            let memory = NewMemory::parse(sent.to_string().as_bytes()).unwrap().of(UserId(1));
+            let memory = parse(sent.to_string().as_bytes()).unwrap().of(UserId(1));
             let payload = memory.payload().unwrap();
             let wire: Value = serde_json::from_str(&wire(&memory, &payload)).unwrap();
 
@@ -488,12 +552,16 @@ mod tests {
 
         #[test]
         fn no_body_makes_the_reader_fall(body in r#"[{}\[\]":,\\a-z0-9 \u{0}\u{e9}]{0,60}"#) {
-            let _ = NewMemory::parse(body.as_bytes());
+            let _ = parse(body.as_bytes());
         }
     }
 
+    fn parse(body: &[u8]) -> Result<NewMemory, Vec<FieldError>> {
+        NewMemory::read(&Sent::read(body).map_err(|fault| vec![fault])?)
+    }
+
     fn refused(body: &[u8]) -> Vec<(String, String)> {
-        let faults = NewMemory::parse(body).unwrap_err();
+        let faults = parse(body).unwrap_err();
         faults.into_iter().map(|fault| (fault.field, fault.code)).collect()
     }
 

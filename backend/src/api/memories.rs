@@ -1,8 +1,12 @@
 //! Memories, kept and recalled.
 
+mod crossing;
+
+use std::sync::Arc;
+
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    UserId,
+    Identity, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
@@ -13,7 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     Answer,
     body::{self, Claims},
-    deny, json,
+    json,
     query::Asked,
 };
 use crate::{
@@ -21,12 +25,27 @@ use crate::{
     audit::{self, Named},
     caller::Call,
     error::ApiError,
-    memories::{NewMemory, Payload, Recalled, Relevance, Standing, Weights},
-    scope::Scope,
+    memories::{Memory, NewMemory, Payload, Recalled, Relevance, Sent, Standing, Weights},
+    scope::{Reach, Scope},
     seal::{Envelope, Place, Purpose, seal},
     store::{MemoryRow, NewMemoryRow},
     vault::UserKeys,
 };
+
+/// Whose memories a request means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Owner {
+    /// The caller's own.
+    Caller,
+    /// Somebody else's. `None`: a name that is no user's id.
+    Another(Option<UserId>),
+}
+
+/// Which memories are wanted.
+struct Wanted {
+    thread: Option<String>,
+    top_k: usize,
+}
 
 /// A memory that was opened, and how relevant it is now.
 struct Opened {
@@ -35,16 +54,78 @@ struct Opened {
     relevance: Relevance,
 }
 
-/// Keeps a new memory of the caller's.
+/// Keeps a new memory: the caller's, or where an admin says so, somebody else's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
+    let body = body::read(call.headers(), body, Claims::Json).await?;
+    let sent = Sent::read(&body).map_err(|fault| ApiError::Invalid(vec![fault]))?;
+    match Owner::named(call.identity()?, sent.owner().as_deref()) {
+        Owner::Caller => remember_own(app, call, &sent).await,
+        Owner::Another(owner) => crossing::remember(app, call, &sent, owner).await,
+    }
+}
+
+/// Memories, the most relevant first: the caller's, or where an admin says so, somebody else's.
+pub(super) async fn recall(app: &App, call: &Call) -> Answer {
+    let mut asked = Asked::read(call.target())?;
+    let owner = asked.text("user_id", LONGEST_USER_ID);
+    let thread = asked.text("thread_id", LONGEST_THREAD);
+    let top_k = asked.number("top_k", 0..=MOST, USUAL);
+    let (Some(owner), Some(thread), Some(top_k)) = (owner, thread, top_k) else {
+        return Err(asked.refusal());
+    };
+    let top_k = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
+    let wanted = Wanted { thread, top_k };
+    match Owner::named(call.identity()?, owner.as_deref()) {
+        Owner::Caller => recall_own(app, call, &wanted).await,
+        Owner::Another(owner) => crossing::recall(app, call, (asked, &wanted), owner).await,
+    }
+}
+
+impl Owner {
+    /// Whose they are by the `name` that a client gave, if it gave one.
+    fn named(identity: &Identity, name: Option<&str>) -> Self {
+        let Some(name) = name.filter(|name| !name.is_empty()) else { return Self::Caller };
+        match UserId::parse(name) {
+            Some(owner) if owner == identity.user => Self::Caller,
+            owner => Self::Another(owner),
+        }
+    }
+}
+
+async fn remember_own(app: &App, call: &Call, sent: &Sent<'_>) -> Answer {
     let scope = Scope::of(call)?;
     call.concerns(scope.owner());
-    let body = body::read(call.headers(), body, Claims::Json).await?;
-    let memory = NewMemory::parse(&body).map_err(ApiError::Invalid)?.of(scope.owner());
+    let memory = NewMemory::read(sent).map_err(ApiError::Invalid)?.of(scope.owner());
+    let record = Record {
+        owner: Some(scope.owner()),
+        action: Some(Action::Create),
+        resource: Some(Resource::Memory),
+        ..audit::about(call, EventType::MemoryCreated, StatusCode::OK.as_u16())
+    };
+    keep(app, call, &scope, (&memory, record)).await
+}
 
-    let keys = app.vault.keys_to_write(&app.store, &scope).await?;
+async fn recall_own(app: &App, call: &Call, wanted: &Wanted) -> Answer {
+    let scope = Scope::of(call)?;
+    call.concerns(scope.owner());
+    let Some(keys) = app.vault.keys_to_read(&app.store, &scope).await? else {
+        return tell(&[], wanted);
+    };
+    let term = wanted.thread.as_deref().map(|thread| keys.index().thread(thread));
+    let rows = app.store.recall(&scope, term, wanted.top_k).await?;
+    tell(&open_best(app, &scope, keys, (rows, wanted.top_k)).await?, wanted)
+}
+
+/// Seals a memory of the reach's owner and keeps it, together with its record.
+async fn keep(
+    app: &App,
+    call: &Call,
+    reach: &impl Reach,
+    (memory, record): (&Memory, Record),
+) -> Answer {
+    let keys = app.vault.keys_to_write(&app.store, reach).await?;
     let key = keys.current()?;
-    let place = place(scope.owner(), Uuid::now_v7(), FIRST_VERSION);
+    let place = place(reach.owner(), Uuid::now_v7(), FIRST_VERSION);
     let payload = memory.payload().map_err(ApiError::unwritable)?;
     let row = NewMemoryRow {
         uuid: place.record,
@@ -57,77 +138,42 @@ pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
         score: memory.score(),
     };
 
-    let record = Record {
-        digest: Some(app.scribe.record_digest(place.record, place.version)),
-        ..creation(call, scope.owner())
-    };
-    let entry = app.scribe.entry(record, call, Named::Not).await?;
-    let id = app.store.remember(&scope, &row, &entry).await?;
+    let digest = Some(app.scribe.record_digest(place.record, place.version));
+    let entry = app.scribe.entry(Record { digest, ..record }, call, Named::Not).await?;
+    let id = app.store.remember(reach, &row, &entry).await?;
     Ok(json(StatusCode::OK, &json!({ "id": id, "message": "Memory created successfully" })))
 }
 
-/// The caller's memories, the most relevant first.
-pub(super) async fn recall(app: &App, call: &Call) -> Answer {
-    let scope = Scope::of(call)?;
-    let mut asked = Asked::read(call.target())?;
-    let owner = asked.text("user_id", LONGEST_USER_ID);
-    let thread = asked.text("thread_id", LONGEST_THREAD);
-    let top_k = asked.number("top_k", 0..=MOST, USUAL);
-    let (Some(owner), Some(thread), Some(top_k)) = (owner, thread, top_k) else {
-        return Err(asked.refusal());
-    };
-    if let Some(owner) = owner {
-        ensure_own(app, call, &owner).await?;
-    }
-    call.concerns(scope.owner());
-    let top_k = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
-
-    let opened = open_best(app, &scope, thread.as_deref(), top_k).await?;
+/// What was opened, as the client is told of it.
+fn tell(opened: &[Opened], wanted: &Wanted) -> Answer {
     let payloads = opened.iter().map(|each| Payload::read(&each.payload));
     let payloads = payloads.collect::<Result<Vec<_>, _>>().map_err(ApiError::unreadable)?;
+    let thread = wanted.thread.as_deref();
     let recalled: Vec<_> = opened
         .iter()
         .zip(&payloads)
-        .filter(|(_, payload)| thread.is_none() || payload.thread() == thread.as_deref())
+        .filter(|(_, payload)| thread.is_none() || payload.thread() == thread)
         .map(|(each, payload)| Recalled::new(&each.row.facts, payload, each.relevance))
         .collect();
     Ok(json(StatusCode::OK, &recalled))
 }
 
-/// Another's memories are for admins, who cannot have them here yet.
-async fn ensure_own(app: &App, call: &Call, owner: &str) -> Result<(), ApiError> {
-    let identity = call.identity()?;
-    let owner = UserId::parse(owner);
-    if owner == Some(identity.user) {
-        return Ok(());
-    }
-    if identity.is_admin() {
-        return Err(ApiError::NotImplemented);
-    }
-    Err(deny(app, call, "another user's memories", (Resource::Memory, owner)).await)
-}
-
-/// The `top_k` most relevant of the owner's memories, opened.
+/// The most relevant of the rows that were found, opened.
 async fn open_best(
     app: &App,
-    scope: &Scope,
-    thread: Option<&str>,
-    top_k: usize,
+    reach: &impl Reach,
+    mut keys: Arc<UserKeys>,
+    (rows, top_k): (Vec<MemoryRow>, usize),
 ) -> Result<Vec<Opened>, ApiError> {
-    let Some(mut keys) = app.vault.keys_to_read(&app.store, scope).await? else {
-        return Ok(Vec::new());
-    };
-    let term = thread.map(|thread| keys.index().thread(thread));
-    let rows = best(app.store.recall(scope, term, top_k).await?, top_k);
-
+    let rows = best(rows, top_k);
     let is_missing =
         |keys: &UserKeys| rows.iter().any(|(row, _)| keys.data(row.key_version).is_none());
     if is_missing(&keys) {
         // Another backend has made a new key since ours were read.
-        keys = app.vault.read_keys(&app.store, scope).await?.unwrap_or(keys);
+        keys = app.vault.read_keys(&app.store, reach).await?.unwrap_or(keys);
     }
     rows.into_iter()
-        .map(|(row, relevance)| open(app, scope.owner(), &keys, row, relevance))
+        .map(|(row, relevance)| open(app, reach.owner(), &keys, row, relevance))
         .collect()
 }
 
@@ -161,15 +207,6 @@ fn best(rows: Vec<MemoryRow>, top_k: usize) -> Vec<(MemoryRow, Relevance)> {
     rows.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
     rows.truncate(top_k);
     rows.into_iter().map(|(standing, row)| (row, standing.relevance)).collect()
-}
-
-fn creation(call: &Call, owner: UserId) -> Record {
-    Record {
-        owner: Some(owner),
-        action: Some(Action::Create),
-        resource: Some(Resource::Memory),
-        ..audit::about(call, EventType::MemoryCreated, StatusCode::OK.as_u16())
-    }
 }
 
 fn place(owner: UserId, record: Uuid, version: i64) -> Place {

@@ -207,7 +207,26 @@ async fn anothers_memories_are_not_to_be_had() {
 
     assert_eq!((status, &body["detail"]), (403, &json!("Insufficient permissions")));
     assert_eq!(desk.recall(&alice, &target).await.0, 200, "one's own id is no other's");
-    assert_eq!(desk.recall(&desk.identity(ROOT, Role::Admin), &target).await.0, 501);
+}
+
+#[tokio::test]
+async fn an_admin_by_the_gateways_word_must_be_one_by_the_databases() {
+    let desk = Desk::new().await;
+    desk.remember(&desk.alice(), &json!({ "content": "hers" })).await;
+    let target = format!("/memories?user_id={}", desk.world.alice);
+    let (bob, nobody) =
+        (desk.identity(desk.world.bob.0, Role::Admin), desk.identity(ROOT, Role::Admin));
+
+    let refused = [desk.recall(&bob, &target).await, desk.recall(&nobody, &target).await];
+    let set_roles = |set: &str| format!("UPDATE memoric.users SET {set} WHERE username = 'bob'");
+    desk.world.as_superuser(&set_roles("roles = '{admin}'")).await;
+    let allowed = desk.recall(&bob, &target).await;
+    desk.world.as_superuser(&set_roles("is_active = false")).await;
+    let deactivated = desk.recall(&bob, &target).await;
+
+    assert!(refused.iter().all(|(status, _)| *status == 403), "{refused:?}");
+    assert_eq!((allowed.0, &allowed.1[0]["content"]), (200, &json!("hers")));
+    assert_eq!(deactivated.0, 403);
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use uuid::Uuid;
 use super::{Store, StoreError, fitting, sole, trail::Appended};
 use crate::{
     audit::Entry,
+    crossing::Crossing,
     memories::{Facts, Importance, SeenCount},
-    scope::Scope,
+    scope::{Reach, Scope},
     seal::Term,
 };
 
@@ -44,9 +45,9 @@ impl Store {
     /// Keeps a memory of the scope's owner, and its record, and returns its id.
     ///
     /// One call, so both are there or neither is.
-    pub(crate) async fn remember(
+    pub(crate) async fn remember<R: Reach>(
         &self,
-        scope: &Scope,
+        scope: &R,
         row: &NewMemoryRow,
         entry: &Entry,
     ) -> Result<i64, StoreError> {
@@ -56,9 +57,7 @@ impl Store {
         let term = row.thread_term.as_ref().map(|term| term.0.as_slice());
         let (importance, seen) = (row.importance.value(), row.seen.value());
         let record = Appended::new(entry);
-        let rows = self
-            .pools
-            .app
+        let rows = R::pool(&self.pools)
             .scoped(scope.context())
             .write(
                 SQL,
@@ -98,6 +97,31 @@ impl Store {
             }
         };
         rows.iter().map(|row| MemoryRow::read(scope.owner(), row)).collect()
+    }
+
+    /// The same of the user to whom an admin crosses over, in the transaction that records it.
+    ///
+    /// Where the record cannot be made to last, nothing is returned.
+    pub(crate) async fn recall_across(
+        &self,
+        crossing: &Crossing,
+        entry: &Entry,
+        term: Option<Term>,
+        top_k: usize,
+    ) -> Result<Vec<MemoryRow>, StoreError> {
+        const RECORD: &str = "SELECT audit.append($1, NULL)";
+        let UserId(owner) = crossing.owner();
+        let most: i64 = fitting(top_k)?;
+        let mut tx = self.pools.admin.scoped(crossing.context()).begin().await?;
+        tx.query(RECORD, &[&Appended::new(entry)]).await?;
+        tx.query(ONLY_READ, &[]).await?;
+        let rows = match &term {
+            None => tx.query(RECALL, &[&owner, &most]).await?,
+            Some(Term(term)) => tx.query(RECALL_THREAD, &[&owner, &most, &term.as_slice()]).await?,
+        };
+        tx.commit().await?;
+        entry.note_written();
+        rows.iter().map(|row| MemoryRow::read(crossing.owner(), row)).collect()
     }
 }
 
@@ -163,6 +187,9 @@ macro_rules! recall {
         )
     };
 }
+
+/// From here to the end of the transaction nothing is written.
+const ONLY_READ: &str = "SET TRANSACTION READ ONLY";
 
 const RECALL: &str = recall!("");
 const RECALL_THREAD: &str = recall!(" AND m.thread_term = $3");

@@ -104,10 +104,6 @@ impl<R: DatabaseRole> Scoped<'_, R> {
     }
 
     /// Begins a transaction that may write.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what is served is one statement each so far")
-    )]
     pub(crate) async fn begin(self) -> Result<ScopedTx, StoreError> {
         let mut lease = self.pool.lease().await?;
         let set_context = lease.statement(SET_CONTEXT).await?;
@@ -143,7 +139,6 @@ impl<R: DatabaseRole> Scoped<'_, R> {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "what is served is one statement each so far"))]
 impl ScopedTx {
     /// One statement of the transaction.
     pub(crate) async fn query(
@@ -172,6 +167,7 @@ impl ScopedTx {
     }
 
     /// Undoes what was done, and keeps the connection.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing that is served thinks better of it"))]
     pub(crate) async fn roll_back(self) -> Result<(), StoreError> {
         self.lease.answered(self.lease.client().batch_execute("ROLLBACK")).await?;
         self.lease.settle();
