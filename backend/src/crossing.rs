@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use memoric_contract::{
-    Permission, Role, UserId,
+    Operation, Role, UserId,
     audit::{Action, EventType, Record, Resource, Severity, safe_text},
 };
 
@@ -40,7 +40,10 @@ impl Crossing {
         reason: Option<&str>,
     ) -> Result<Self, ApiError> {
         let identity = call.identity()?;
-        if !identity.roles.allow(Permission::ManageUsers) || owner == Some(identity.user) {
+        let needed = call.operation().and_then(Operation::needs_for_another);
+        if !needed.is_some_and(|needed| identity.roles.allow(needed))
+            || owner == Some(identity.user)
+        {
             return Err(ApiError::Forbidden);
         }
         let context = Context {

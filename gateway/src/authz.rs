@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memoric_contract::{Caller, Demands, Identity, Operation, Permission, UserId};
+use memoric_contract::{Caller, Demands, Identity, Operation, UserId};
 
 use crate::{rejection::Rejection, target::Target};
 
@@ -69,7 +69,7 @@ fn ensure_own(identity: &Identity, operation: Operation, target: &Target) -> Res
     let Some(named) = named.filter(|named| *named != identity.user.to_string()) else {
         return Ok(());
     };
-    if !identity.roles.allow(Permission::ManageUsers) {
+    if !operation.needs_for_another().is_some_and(|needed| identity.roles.allow(needed)) {
         return Err(Rejection::AnotherUser);
     }
     if UserId::parse(named).is_some() { Ok(()) } else { Err(Rejection::NoSuchUser) }

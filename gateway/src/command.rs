@@ -2,6 +2,7 @@
 
 mod check;
 mod serve;
+mod table;
 
 use std::{error::Error, fmt, io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -28,7 +29,7 @@ struct Cli {
 enum Command {
     /// Serves clients until SIGTERM or SIGINT.
     Serve,
-    /// Shows the settings in force, and tries every connection.
+    /// Shows the settings in force and who may do what, and tries every connection.
     Check,
 }
 
