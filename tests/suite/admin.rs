@@ -151,6 +151,27 @@ async fn what_an_admin_read_or_wrote_is_on_record_with_whose_and_why() {
 }
 
 #[tokio::test]
+async fn a_crossing_has_one_record_and_it_is_the_backends() {
+    let (world, root, alice) = people().await;
+    recall(&world, &root, &format!("user_id={}", alice.id)).await;
+    remember(&world, &root, &json!({"content": "x", "user_id": alice.id})).await;
+
+    // What a gateway records is delivered in order, so when this is there, so is what came before.
+    recall(&world, &root, "").await;
+    let superuser = world.superuser().await;
+    let gateways = format!(
+        "SELECT count(*) FROM audit.trail WHERE emitter = 1 AND operation = 'recall_memories' AND subject = {}",
+        root.id
+    );
+    while count(&superuser, &format!("{gateways} AND owner = subject")).await != Ok(1) {
+        sleep(Duration::from_millis(50)).await;
+    }
+
+    assert_eq!(count(&superuser, &gateways).await, Ok(1));
+    assert_eq!(crossings(&world).await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_reason_has_bounds() {
     let (world, root, alice) = people().await;
     let long = "x".repeat(201);

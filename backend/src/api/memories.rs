@@ -56,9 +56,14 @@ struct Opened {
 
 /// Keeps a new memory: the caller's, or where an admin says so, somebody else's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Claims::Json).await?;
-    let sent = Sent::read(&body).map_err(|fault| ApiError::Invalid(vec![fault]))?;
-    match Owner::named(call.identity()?, sent.owner().as_deref()) {
+    let identity = call.identity()?;
+    let about_caller = |error| {
+        call.concerns(identity.user);
+        error
+    };
+    let body = body::read(call.headers(), body, Claims::Json).await.map_err(about_caller)?;
+    let sent = Sent::read(&body).map_err(|fault| about_caller(ApiError::Invalid(vec![fault])))?;
+    match Owner::named(identity, sent.owner().as_deref()) {
         Owner::Caller => remember_own(app, call, &sent).await,
         Owner::Another(owner) => crossing::remember(app, call, &sent, owner).await,
     }

@@ -307,6 +307,33 @@ async fn the_feed_answers_as_soon_as_there_is_news() {
     assert!(began.elapsed() < Duration::from_millis(950), "it did not wait to the end");
 }
 
+#[tokio::test]
+async fn what_another_backend_revokes_is_told_soon_though_a_transaction_stays_open() {
+    let desk = Desk::new().await;
+    let (open, _driver) = desk.world.superuser().await;
+    open.batch_execute("BEGIN").await.unwrap();
+    let row = open.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap();
+    let stands_at = format!(".{}", row.get::<_, String>(0));
+    let revoke = async |user: i64| {
+        let row = format!("({user}, 'gen', '2', now() + interval '1 hour')");
+        let into = "INSERT INTO memoric.revocations (user_id, space, value, expires_at) VALUES";
+        desk.world.as_superuser(&format!("{into} {row}")).await;
+    };
+    revoke(7).await;
+    let mut cursor = String::new();
+    while !cursor.ends_with(&stands_at) {
+        // The transactions of other tests hold it back too.
+        cursor = desk.feed(&format!("?cursor={cursor}&wait_ms=20")).await.cursor;
+    }
+
+    revoke(8).await;
+    let began = Instant::now();
+    let page = desk.feed(&format!("?cursor={cursor}&wait_ms=1000")).await;
+
+    assert_eq!(page.revocations.len(), 2, "{page:?}");
+    assert!(began.elapsed() < Duration::from_millis(950), "it did not wait to the end");
+}
+
 /// An API with a database of its own, in which there are Alice and Bob.
 struct Desk {
     api: Api,

@@ -6,7 +6,7 @@ use memoric_config::report;
 use memoric_contract::AssertionKey;
 use tokio::{runtime, time::timeout};
 
-use super::{Console, Failure, table};
+use super::{Console, Failure, config, table};
 use crate::{Config, backend::BackendClient, listener::server_config, spool};
 
 /// Prints every setting and who may do what, then whether each thing that the gateway needs is there.
@@ -15,7 +15,7 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
     out.write_all(report(&console.loaded, &console.environment)?.as_bytes())?;
     out.write_all(table::permissions().as_bytes())?;
     out.write_all(table::operations().as_bytes())?;
-    let config = console.config()?;
+    let config = config(console)?;
 
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let findings = [
