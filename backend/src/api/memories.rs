@@ -25,10 +25,10 @@ use crate::{
     audit::{self, Named},
     caller::Call,
     error::ApiError,
-    memories::{Memory, NewMemory, Payload, Recalled, Relevance, Sent, Standing, Weights},
+    memories::{Facts, Memory, NewMemory, Payload, Recalled, Relevance, Sent, Standing, Weights},
     scope::{Reach, Scope},
     seal::{Envelope, Place, Purpose, seal},
-    store::{MemoryRow, NewMemoryRow},
+    store::{AtMost, MemoryRow, NewMemoryRow},
     vault::UserKeys,
 };
 
@@ -44,12 +44,12 @@ enum Owner {
 /// Which memories are wanted.
 struct Wanted {
     thread: Option<String>,
-    top_k: usize,
+    most: AtMost,
 }
 
 /// A memory that was opened, and how relevant it is now.
 struct Opened {
-    row: MemoryRow,
+    facts: Facts,
     payload: Zeroizing<Vec<u8>>,
     relevance: Relevance,
 }
@@ -78,8 +78,8 @@ pub(super) async fn recall(app: &App, call: &Call) -> Answer {
     let (Some(owner), Some(thread), Some(top_k)) = (owner, thread, top_k) else {
         return Err(asked.refusal());
     };
-    let top_k = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
-    let wanted = Wanted { thread, top_k };
+    let rows = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
+    let wanted = Wanted { thread, most: AtMost { rows, bytes: MOST_BYTES } };
     match Owner::named(call.identity()?, owner.as_deref()) {
         Owner::Caller => recall_own(app, call, &wanted).await,
         Owner::Another(owner) => crossing::recall(app, call, (asked, &wanted), owner).await,
@@ -117,8 +117,8 @@ async fn recall_own(app: &App, call: &Call, wanted: &Wanted) -> Answer {
         return tell(&[], wanted);
     };
     let term = wanted.thread.as_deref().map(|thread| keys.index().thread(thread));
-    let rows = app.store.recall(&scope, term, wanted.top_k).await?;
-    tell(&open_best(app, &scope, keys, (rows, wanted.top_k)).await?, wanted)
+    let rows = app.store.recall(&scope, term, wanted.most).await?.ok_or_else(too_much)?;
+    tell(&open_all(app, &scope, keys, rows).await?, wanted)
 }
 
 /// Seals a memory of the reach's owner and keeps it, together with its record.
@@ -158,19 +158,19 @@ fn tell(opened: &[Opened], wanted: &Wanted) -> Answer {
         .iter()
         .zip(&payloads)
         .filter(|(_, payload)| thread.is_none() || payload.thread() == thread)
-        .map(|(each, payload)| Recalled::new(&each.row.facts, payload, each.relevance))
+        .map(|(each, payload)| Recalled::new(&each.facts, payload, each.relevance))
         .collect();
     Ok(json(StatusCode::OK, &recalled))
 }
 
-/// The most relevant of the rows that were found, opened.
-async fn open_best(
+/// What was found, opened, the most relevant first.
+async fn open_all(
     app: &App,
     reach: &impl Reach,
     mut keys: Arc<UserKeys>,
-    (rows, top_k): (Vec<MemoryRow>, usize),
+    rows: Vec<MemoryRow>,
 ) -> Result<Vec<Opened>, ApiError> {
-    let rows = best(rows, top_k);
+    let rows = in_order(rows);
     let is_missing =
         |keys: &UserKeys| rows.iter().any(|(row, _)| keys.data(row.key_version).is_none());
     if is_missing(&keys) {
@@ -196,11 +196,11 @@ fn open(
     let opened =
         Envelope::parse(&row.payload).and_then(|envelope| envelope.open(app.sealing, key, &place));
     let payload = opened.map_err(ApiError::unreadable)?;
-    Ok(Opened { row, payload, relevance })
+    Ok(Opened { facts: row.facts, payload, relevance })
 }
 
-/// The best of what the database found, which is the best of each importance and seen count.
-fn best(rows: Vec<MemoryRow>, top_k: usize) -> Vec<(MemoryRow, Relevance)> {
+/// What the database found, in the order of how relevant it is now.
+fn in_order(rows: Vec<MemoryRow>) -> Vec<(MemoryRow, Relevance)> {
     let (weights, now) = (Weights::default(), OffsetDateTime::now_utc());
     let mut rows: Vec<_> = rows
         .into_iter()
@@ -210,8 +210,12 @@ fn best(rows: Vec<MemoryRow>, top_k: usize) -> Vec<(MemoryRow, Relevance)> {
         })
         .collect();
     rows.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
-    rows.truncate(top_k);
     rows.into_iter().map(|(standing, row)| (row, standing.relevance)).collect()
+}
+
+fn too_much() -> ApiError {
+    let message = "The memories asked for have more than 64 MiB together, ask for fewer";
+    ApiError::field("top_k", "too_large", message)
 }
 
 fn place(owner: UserId, record: Uuid, version: i64) -> Place {
@@ -229,6 +233,9 @@ const LEAST: i64 = 10;
 
 /// The most that come at once.
 const MOST: i64 = 1_000;
+
+/// Sealed bytes of all that come at once: the backend holds them several times over while it answers.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// Characters of a thread's name.
 const LONGEST_THREAD: usize = 128;

@@ -167,7 +167,6 @@ impl ScopedTx {
     }
 
     /// Undoes what was done, and keeps the connection.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing that is served thinks better of it"))]
     pub(crate) async fn roll_back(self) -> Result<(), StoreError> {
         self.lease.answered(self.lease.client().batch_execute("ROLLBACK")).await?;
         self.lease.settle();

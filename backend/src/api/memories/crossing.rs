@@ -5,7 +5,7 @@ use memoric_contract::{
     audit::{Action, EventType, Resource},
 };
 
-use super::{Answer, Wanted, keep, open_best, tell};
+use super::{Answer, Wanted, keep, open_all, tell, too_much};
 use crate::{
     api::{deny, query::Asked},
     app::App,
@@ -56,9 +56,10 @@ pub(super) async fn recall(
     let term = term.map(|(thread, keys)| keys.index().thread(thread));
     let record = crossing.record(call, EventType::MemoryRetrieved, Action::Read);
     let entry = app.scribe.entry(record, call, Named::Not).await?;
-    let rows = app.store.recall_across(&crossing, &entry, term, wanted.top_k).await?;
+    let found = app.store.recall_across(&crossing, &entry, term, wanted.most).await?;
+    let rows = found.ok_or_else(too_much)?;
     match keys {
-        Some(keys) => tell(&open_best(app, &crossing, keys, (rows, wanted.top_k)).await?, wanted),
+        Some(keys) => tell(&open_all(app, &crossing, keys, rows).await?, wanted),
         // Nothing was ever written.
         None => tell(&[], wanted),
     }
