@@ -13,6 +13,7 @@ pub mod command;
 mod config;
 mod crossing;
 mod error;
+mod members;
 mod memories;
 mod metrics;
 mod migrate;

@@ -2,16 +2,10 @@
 
 mod enrich;
 mod metadata;
-mod scan;
 mod score;
 
-use std::{borrow::Cow, cell::Cell, fmt};
-
 use memoric_contract::{FieldError, UserId};
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
-};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 use time::{OffsetDateTime, UtcOffset, format_description::FormatItem, macros::format_description};
@@ -21,6 +15,7 @@ pub(crate) use self::{
     metadata::Metadata,
     score::{Importance, Relevance, SeenCount, Standing, Weights, stored_score},
 };
+use crate::members::{self, OWNER};
 
 /// A memory as a client sent it, within every bound.
 #[derive(Debug)]
@@ -29,6 +24,16 @@ pub(crate) struct NewMemory {
     metadata: Metadata,
     thread: Option<String>,
     seen: SeenCount,
+}
+
+/// The body of a request to remember: a memory, and whose it is to be.
+pub(crate) struct Posted {
+    /// Who is named as its owner, if anybody is. `Some(None)`: a name that is no user's id.
+    pub(crate) owner: Option<Option<UserId>>,
+    /// Why it is to be somebody else's.
+    pub(crate) reason: Result<Option<String>, FieldError>,
+    /// The memory, or every field of it that is not accepted.
+    pub(crate) memory: Result<NewMemory, Vec<FieldError>>,
 }
 
 /// A memory as it is remembered: what the client told, and what was missing filled in.
@@ -91,30 +96,27 @@ pub(crate) enum PayloadError {
     NotAMemory(#[source] serde_json::Error),
 }
 
-/// The members of a body that mean something. Of one that comes twice the last counts, as it always
-/// has; but whose the memory is to be is said once.
-#[derive(Default)]
-pub(crate) struct Sent<'a> {
-    content: Option<&'a RawValue>,
-    metadata: Option<&'a RawValue>,
-    thread: Option<&'a RawValue>,
-    owner: Option<&'a RawValue>,
-    reason: Option<&'a RawValue>,
-    names_two_owners: bool,
+impl Posted {
+    /// Reads a body. Every field that is not accepted is named; nothing of it is repeated.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, FieldError> {
+        let names = ["content", "metadata", "thread_id", OWNER, "reason"];
+        let [content, metadata, thread, owner, reason] = members::read(body, &names)?;
+        Ok(Self {
+            owner: owner.and_then(read_owner),
+            reason: maybe_text("reason", reason, MAX_REASON),
+            memory: NewMemory::read([content, metadata, thread]),
+        })
+    }
 }
 
-/// Reads [`Sent`], and says which of its members it was in when the JSON broke.
-struct Members<'c>(&'c Cell<&'static str>);
-
 impl NewMemory {
-    /// Reads what was sent. Every field that is not accepted is named; nothing of it is repeated.
-    pub(crate) fn read(sent: &Sent<'_>) -> Result<Self, Vec<FieldError>> {
+    fn read([content, metadata, thread]: [Option<&RawValue>; 3]) -> Result<Self, Vec<FieldError>> {
         let mut faults = Vec::new();
         let mut keep = |fault: FieldError| faults.push(fault);
 
-        let content = read_content(sent.content).map_err(&mut keep).ok();
-        let thread = read_thread(sent.thread).map_err(&mut keep).ok();
-        let metadata = Metadata::read(sent.metadata).map_err(&mut keep).ok();
+        let content = read_content(content).map_err(&mut keep).ok();
+        let thread = maybe_text("thread_id", thread, MAX_THREAD).map_err(&mut keep).ok();
+        let metadata = Metadata::read(metadata).map_err(&mut keep).ok();
         let seen =
             metadata.as_ref().and_then(|metadata| metadata.seen_count().map_err(&mut keep).ok());
         match (content, thread, metadata, seen) {
@@ -221,80 +223,6 @@ impl<'a> Recalled<'a> {
     }
 }
 
-impl<'a> Sent<'a> {
-    /// Reads the body of a request.
-    pub(crate) fn read(body: &'a [u8]) -> Result<Self, FieldError> {
-        let text = std::str::from_utf8(body)
-            .map_err(|_| FieldError::new("body", "malformed", "Input should be UTF-8"))?;
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(match serde_json::from_str::<IgnoredAny>(text) {
-                Ok(_) => FieldError::new("body", "not_an_object", "Input should be a valid object"),
-                Err(_) => malformed("body"),
-            });
-        }
-        let inside = Cell::new("body");
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let sent =
-            Members(&inside).deserialize(&mut deserializer).map_err(|_| malformed(inside.get()))?;
-        deserializer.end().map_err(|_| malformed("body"))?;
-        if sent.names_two_owners {
-            return Err(FieldError::new("user_id", "repeated", "Field should be there once"));
-        }
-        Ok(sent)
-    }
-
-    /// Whose the memory is to be, as a query would spell it. What is neither text nor a number is
-    /// nobody's id, and stays what it is.
-    pub(crate) fn owner(&self) -> Option<Cow<'a, str>> {
-        let member = self.owner.filter(|member| member.get() != "null")?;
-        let text = serde_json::from_str(member.get()).map(Cow::Owned);
-        Some(text.unwrap_or(Cow::Borrowed(member.get())))
-    }
-
-    /// Why it is to be somebody else's.
-    pub(crate) fn reason(&self) -> Result<Option<String>, FieldError> {
-        maybe_text("reason", self.reason, MAX_REASON)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Members<'_> {
-    type Value = Sent<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Members<'_> {
-    type Value = Sent<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut sent = Sent::default();
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            let (field, member) = match &*name {
-                "content" => ("content", &mut sent.content),
-                "metadata" => ("metadata", &mut sent.metadata),
-                "thread_id" => ("thread_id", &mut sent.thread),
-                "user_id" => ("user_id", &mut sent.owner),
-                "reason" => ("reason", &mut sent.reason),
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            self.0.set(field);
-            let earlier = member.replace(map.next_value()?);
-            sent.names_two_owners |= field == "user_id" && earlier.is_some();
-            self.0.set("body");
-        }
-        Ok(sent)
-    }
-}
-
 /// A stored time on the wire: UTC, six digits, no zone.
 pub(crate) fn stored_time(time: OffsetDateTime) -> String {
     // Every part of the format is within an `OffsetDateTime`.
@@ -305,42 +233,36 @@ fn read_content(member: Option<&RawValue>) -> Result<String, FieldError> {
     let Some(member) = member else {
         return Err(FieldError::new("content", "missing", "Field required"));
     };
-    let content = read_text("content", member)?;
+    let content = members::text("content", member)?;
     if content.len() > MAX_CONTENT {
         return Err(FieldError::new("content", "too_large", "String should have at most 1 MiB"));
     }
     Ok(content)
 }
 
-fn read_thread(member: Option<&RawValue>) -> Result<Option<String>, FieldError> {
-    maybe_text("thread_id", member, MAX_THREAD)
+/// Who is named by text or by a number, in the one spelling of an id. Null and empty text name nobody.
+fn read_owner(member: &RawValue) -> Option<Option<UserId>> {
+    let member = Some(member.get()).filter(|member| *member != "null")?;
+    let text = serde_json::from_str::<String>(member);
+    match text.as_deref().unwrap_or(member) {
+        "" => None,
+        named => Some(UserId::parse(named)),
+    }
 }
 
 /// Text of at most `limit` characters, that may be absent, or null.
 fn maybe_text(
-    field: &'static str,
+    field: &str,
     member: Option<&RawValue>,
     limit: usize,
 ) -> Result<Option<String>, FieldError> {
     let Some(member) = member.filter(|member| member.get() != "null") else { return Ok(None) };
-    let text = read_text(field, member)?;
+    let text = members::text(field, member)?;
     if text.chars().count() > limit {
         let message = format!("String should have at most {limit} characters");
         return Err(FieldError::new(field, "too_long", &message));
     }
     Ok(Some(text))
-}
-
-fn read_text(field: &'static str, member: &RawValue) -> Result<String, FieldError> {
-    if !member.get().starts_with('"') {
-        return Err(FieldError::new(field, "not_text", "Input should be a valid string"));
-    }
-    scan::inspect(member).map_err(|unfit| unfit.fault(field))?;
-    serde_json::from_str(member.get()).map_err(|_| malformed(field))
-}
-
-fn malformed(field: &str) -> FieldError {
-    FieldError::new(field, "malformed", "Input should be valid JSON")
 }
 
 /// In bytes of UTF-8.
@@ -477,24 +399,29 @@ mod tests {
     }
 
     #[test]
-    fn whose_it_is_to_be_is_said_once_and_in_any_spelling() {
-        for (sent, owner) in [
-            ("{}", None),
-            (r#"{"user_id":null}"#, None),
-            (r#"{"user_id":""}"#, Some("")),
-            (r#"{"user_id":"7"}"#, Some("7")),
-            (r#"{"user_id":7}"#, Some("7")),
-            (r#"{"user\u005fid":"\u0037"}"#, Some("7")),
-            (r#"{"user_id":7.0}"#, Some("7.0")),
-            (r#"{"user_id":true}"#, Some("true")),
-            (r#"{"user_id":["7"]}"#, Some(r#"["7"]"#)),
-            (r#"{"user_id":"\ud800"}"#, Some(r#""\ud800""#)),
+    fn whose_it_is_to_be_is_said_once_and_in_the_one_spelling_of_an_id() {
+        let owner = |sent: &str| Posted::parse(sent.as_bytes()).map(|posted| posted.owner);
+        for nobody in ["{}", r#"{"user_id":null}"#, r#"{"user_id":""}"#] {
+            assert_eq!(owner(nobody), Ok(None), "{nobody}");
+        }
+        for seven in [r#"{"user_id":"7"}"#, r#"{"user_id":7}"#, r#"{"user\u005fid":"\u0037"}"#] {
+            assert_eq!(owner(seven), Ok(Some(Some(UserId(7)))), "{seven}");
+        }
+        for other in [
+            "7.0",
+            "\"07\"",
+            "\"alice\"",
+            "true",
+            "[\"7\"]",
+            r#"{"$eq":7}"#,
+            r#""\ud800""#,
+            "\"null\"",
         ] {
-            assert_eq!(Sent::read(sent.as_bytes()).unwrap().owner().as_deref(), owner, "{sent}");
+            let sent = format!(r#"{{"user_id":{other}}}"#);
+            assert_eq!(owner(&sent), Ok(Some(None)), "{sent}");
         }
         for twice in [r#"{"user_id":1,"user_id":1}"#, r#"{"user_id":null,"user\u005fid":"2"}"#] {
-            let fault = Sent::read(twice.as_bytes()).err().unwrap();
-            assert_eq!((fault.field.as_str(), fault.code.as_str()), ("user_id", "repeated"));
+            assert_eq!(owner(twice).unwrap_err().field, "user_id", "{twice}");
         }
     }
 
@@ -502,7 +429,7 @@ mod tests {
     fn a_reason_is_text_of_some_length() {
         let reason = |sent: Value| {
             let sent = json!({ "reason": sent }).to_string();
-            Sent::read(sent.as_bytes()).unwrap().reason().map_err(|fault| fault.code)
+            Posted::parse(sent.as_bytes()).unwrap().reason.map_err(|fault| fault.code)
         };
         assert_eq!(reason(Value::Null), Ok(None));
         assert_eq!(reason(json!("case 7")), Ok(Some("case 7".to_owned())));
@@ -557,7 +484,7 @@ mod tests {
     }
 
     fn parse(body: &[u8]) -> Result<NewMemory, Vec<FieldError>> {
-        NewMemory::read(&Sent::read(body).map_err(|fault| vec![fault])?)
+        Posted::parse(body).map_err(|fault| vec![fault])?.memory
     }
 
     fn refused(body: &[u8]) -> Vec<(String, String)> {

@@ -180,7 +180,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0006_credentials.sql", include_str!("../migrations/0006_credentials.sql")),
     ("0007_remember.sql", include_str!("../migrations/0007_remember.sql")),
     ("0008_deliver.sql", include_str!("../migrations/0008_deliver.sql")),
-    ("0009_crossing.sql", include_str!("../migrations/0009_crossing.sql")),
+    ("0009_tighter.sql", include_str!("../migrations/0009_tighter.sql")),
+    ("0010_crossing.sql", include_str!("../migrations/0010_crossing.sql")),
 ];
 
 #[cfg(test)]

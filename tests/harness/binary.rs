@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
+    process::{Child, Command, Output, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 pub struct Program {
     command: Command,
     input: Option<String>,
+    output: Option<Stdio>,
 }
 
 /// A running program. It is killed when this is dropped.
@@ -61,7 +62,7 @@ impl Program {
 
     fn from(mut command: Command) -> Self {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        Self { command, input: None }
+        Self { command, input: None, output: None }
     }
 
     /// The folder of the programs of this workspace.
@@ -90,6 +91,13 @@ impl Program {
         self
     }
 
+    /// Sends what it says elsewhere than into a file.
+    #[must_use]
+    pub fn output(mut self, output: impl Into<Stdio>) -> Self {
+        self.output = Some(output.into());
+        self
+    }
+
     /// Runs it to its end, which has to come soon.
     pub fn run(self) -> Output {
         self.start().wait(Duration::from_secs(30))
@@ -103,7 +111,8 @@ impl Program {
         let input = said.path().join("stdin");
         std::fs::write(&input, self.input.unwrap_or_default()).expect("a temporary file");
         self.command.stdin(std::fs::File::open(input).expect("just written"));
-        self.command.stdout(file("stdout")).stderr(file("stderr"));
+        self.command.stdout(self.output.unwrap_or_else(|| file("stdout").into()));
+        self.command.stderr(file("stderr"));
         Started { child: self.command.spawn().expect("the program starts"), said }
     }
 }

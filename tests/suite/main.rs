@@ -2,13 +2,19 @@
 #![cfg(test)]
 
 mod admin;
+mod audit;
 mod authentication;
 mod authorization;
 mod bounds;
+mod channel;
+mod cors;
 mod encryption;
+mod framing;
 mod guide;
+mod identity_headers;
 mod isolation;
 mod shutdown;
 mod spool;
 mod startup;
+mod targets;
 mod up;

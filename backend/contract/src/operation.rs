@@ -1,7 +1,7 @@
 //! Everything that can be asked for.
 
 use crate::{
-    Permission,
+    Permission, Takes,
     audit::{Action, EventType, Resource},
     spool::BATCH_PATH,
 };
@@ -291,6 +291,34 @@ impl Operation {
         }
     }
 
+    /// What it takes as its body. The bounds are those of the fields, with every character escaped.
+    pub const fn takes(self) -> Takes {
+        match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowOpenApi
+            | Self::ShowMe
+            | Self::ShowProfile
+            | Self::RecallMemories
+            | Self::ListClusters
+            | Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => Takes::Nothing,
+            Self::Login | Self::Refresh => Takes::UnlabelledJson(A_FEW_FIELDS),
+            Self::Register
+            | Self::Logout
+            | Self::ChangePassword
+            | Self::CreateApiKey
+            | Self::RunPolicies => Takes::Json(A_FEW_FIELDS),
+            Self::RememberMemory => Takes::Json(A_MEMORY),
+        }
+    }
+
     /// What the caller must be allowed besides, where it is about another user. `None`: it never is.
     pub const fn needs_for_another(self) -> Option<Permission> {
         match self {
@@ -493,6 +521,12 @@ fn matches(template: &str, path: &str) -> bool {
         })
 }
 
+/// Bytes of names, addresses and passwords, of a key's name or a token.
+const A_FEW_FIELDS: usize = 16 * 1024;
+
+/// Bytes of a memory of 1 MiB half of whose characters are escaped, or of one with all it may carry.
+const A_MEMORY: usize = 2 * 1024 * 1024;
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -532,6 +566,21 @@ mod tests {
         for operation in Operation::ALL {
             let is_recorded = operation.recorded_by() != RecordedBy::Nobody;
             assert_eq!(operation.audited().is_some(), is_recorded, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_takes_no_body() {
+        for operation in Operation::ALL {
+            assert_eq!(operation.is_safe(), operation.takes() == Takes::Nothing, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_page_could_send_unasked_needs_no_access_token() {
+        let is_unlabelled = |each: &Operation| matches!(each.takes(), Takes::UnlabelledJson(_));
+        for operation in Operation::ALL.into_iter().filter(is_unlabelled) {
+            assert_ne!(operation.demands(), Demands::Access, "{operation:?}");
         }
     }
 

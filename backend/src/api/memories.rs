@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    Identity, UserId,
+    Identity, Operation, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
@@ -14,18 +14,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{
-    Answer,
-    body::{self, Claims},
-    json,
-    query::Asked,
-};
+use super::{Answer, body, json, query::Asked};
 use crate::{
     app::App,
     audit::{self, Named},
     caller::Call,
     error::ApiError,
-    memories::{Facts, Memory, NewMemory, Payload, Recalled, Relevance, Sent, Standing, Weights},
+    memories::{Facts, Memory, Payload, Posted, Recalled, Relevance, Standing, Weights},
     scope::{Reach, Scope},
     seal::{Envelope, Place, Purpose, seal},
     store::{AtMost, MemoryRow, NewMemoryRow},
@@ -57,15 +52,10 @@ struct Opened {
 /// Keeps a new memory: the caller's, or where an admin says so, somebody else's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
     let identity = call.identity()?;
-    let about_caller = |error| {
-        call.concerns(identity.user);
-        error
-    };
-    let body = body::read(call.headers(), body, Claims::Json).await.map_err(about_caller)?;
-    let sent = Sent::read(&body).map_err(|fault| about_caller(ApiError::Invalid(vec![fault])))?;
-    match Owner::named(identity, sent.owner().as_deref()) {
-        Owner::Caller => remember_own(app, call, &sent).await,
-        Owner::Another(owner) => crossing::remember(app, call, &sent, owner).await,
+    let posted = read_posted(call, body).await.inspect_err(|_| call.concerns(identity.user))?;
+    match Owner::named(identity, posted.owner) {
+        Owner::Caller => remember_own(app, call, posted).await,
+        Owner::Another(owner) => crossing::remember(app, call, posted, owner).await,
     }
 }
 
@@ -80,27 +70,34 @@ pub(super) async fn recall(app: &App, call: &Call) -> Answer {
     };
     let rows = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
     let wanted = Wanted { thread, most: AtMost { rows, bytes: MOST_BYTES } };
-    match Owner::named(call.identity()?, owner.as_deref()) {
+    let named = owner.map(|owner| UserId::parse(&owner));
+    match Owner::named(call.identity()?, named) {
         Owner::Caller => recall_own(app, call, &wanted).await,
         Owner::Another(owner) => crossing::recall(app, call, (asked, &wanted), owner).await,
     }
 }
 
 impl Owner {
-    /// Whose they are by the `name` that a client gave, if it gave one.
-    fn named(identity: &Identity, name: Option<&str>) -> Self {
-        let Some(name) = name.filter(|name| !name.is_empty()) else { return Self::Caller };
-        match UserId::parse(name) {
-            Some(owner) if owner == identity.user => Self::Caller,
-            owner => Self::Another(owner),
+    /// Whose they are, where a client has `named` somebody, or a name that is no user's id.
+    fn named(identity: &Identity, named: Option<Option<UserId>>) -> Self {
+        match named {
+            None => Self::Caller,
+            Some(owner) if owner == Some(identity.user) => Self::Caller,
+            Some(owner) => Self::Another(owner),
         }
     }
 }
 
-async fn remember_own(app: &App, call: &Call, sent: &Sent<'_>) -> Answer {
+/// What was sent to be remembered. Of the body, which may be six times as long, nothing is held any longer.
+async fn read_posted(call: &Call, body: Body) -> Result<Posted, ApiError> {
+    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
+    Posted::parse(&body).map_err(|fault| ApiError::Invalid(vec![fault]))
+}
+
+async fn remember_own(app: &App, call: &Call, posted: Posted) -> Answer {
     let scope = Scope::of(call)?;
     call.concerns(scope.owner());
-    let memory = NewMemory::read(sent).map_err(ApiError::Invalid)?.of(scope.owner());
+    let memory = posted.memory.map_err(ApiError::Invalid)?.of(scope.owner());
     let record = Record {
         owner: Some(scope.owner()),
         action: Some(Action::Create),

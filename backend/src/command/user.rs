@@ -150,7 +150,7 @@ impl Desk {
         let redis = console.located(redis)?;
         let store = Store::new(Pools::new(&database)?);
         migrate::ensure_compatible(&store.pools().auth).await?;
-        store.register_context_key().await?;
+        store.register_context_key_briefly().await?;
         let failures = Metrics::new()?.courier_failures;
         let courier = Courier::new(redis, settings.redis.prefix.clone(), failures)?;
         Ok(Self { store, courier })

@@ -13,7 +13,7 @@ use crate::{
     caller::Call,
     crossing::Crossing,
     error::ApiError,
-    memories::{MAX_REASON, NewMemory, Sent},
+    memories::{MAX_REASON, Posted},
     scope::Reach as _,
 };
 
@@ -21,13 +21,13 @@ use crate::{
 pub(super) async fn remember(
     app: &App,
     call: &Call,
-    sent: &Sent<'_>,
+    posted: Posted,
     owner: Option<UserId>,
 ) -> Answer {
-    let reason = sent.reason();
+    let Posted { memory, reason, .. } = posted;
     let given = reason.as_ref().ok().and_then(Option::as_deref);
     let crossing = open(app, call, owner, given).await?;
-    let memory = match (NewMemory::read(sent), reason) {
+    let memory = match (memory, reason) {
         (Ok(memory), Ok(_)) => memory.of(crossing.owner()),
         (memory, reason) => {
             let faults = memory.err().into_iter().flatten().chain(reason.err());
