@@ -21,7 +21,6 @@ use crate::{
 ///
 /// [`Crossing::open`] is its only maker. The database reaches those rows as a role of its own,
 /// and shows and takes none before [`Crossing::record`] stands in the trail.
-#[derive(Clone, Debug)]
 pub(crate) struct Crossing {
     context: Context,
     reason: Option<String>,

@@ -248,7 +248,9 @@ pub(crate) mod tests {
     #[test]
     fn crumbs_of_a_cookie_become_one_again() {
         let mut head = RequestHeader::build("GET", b"/", None).unwrap();
-        ["a=1", "b=2", "c=3"].map(|crumb| head.append_header("cookie", crumb).unwrap());
+        for crumb in ["a=1", "b=2", "c=3"] {
+            head.append_header("cookie", crumb).unwrap();
+        }
         let cookies = |head: &RequestHeader| {
             let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
             head.headers.get_all(COOKIE).iter().map(text).collect::<Vec<_>>()

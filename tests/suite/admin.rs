@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use harness::{Person, World};
-use memoric_contract::audit::RECORDED_HEADER;
+use memoric_contract::{
+    Operation, RequestId, UserId,
+    audit::{Emitter, EventType, RECORDED_HEADER, Record, Severity},
+};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_postgres::{Client as Session, error::SqlState};
 
@@ -289,10 +293,11 @@ async fn the_applications_role_cannot_use_an_admins_context() {
     let (app, signer) = (world.session("memoric_app").await, signer(&world).await);
     let pid = pid(&app).await;
 
-    for purpose in ["recall_memories", "remember_memory"] {
+    for operation in [Operation::RecallMemories, Operation::RememberMemory] {
+        let purpose = operation.name();
         let context = signer.sign(pid, root.id, alice.id, "admin", purpose, 10);
         set_context(&app, &context).await;
-        record(&app, &root, &alice, purpose).await.unwrap();
+        assert!(record(&app, &root, &alice, operation).await.is_err(), "{purpose}");
         assert_eq!(count(&app, MEMORIES).await, Ok(0), "{purpose}");
         let planted = run(&app, &insert(alice.id)).await;
         assert_eq!(planted, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{purpose}");
@@ -315,7 +320,7 @@ async fn the_admins_role_sees_what_it_has_just_recorded_and_nothing_else() {
     assert_eq!(count(&admin, MEMORIES).await, Ok(0), "nothing was recorded in this session");
 
     run(&admin, "BEGIN").await.unwrap();
-    record(&admin, &root, &alice, "recall_memories").await.unwrap();
+    record(&admin, &root, &alice, Operation::RecallMemories).await.unwrap();
     assert_eq!(count(&admin, MEMORIES).await, Ok(1), "the control: hers, on record");
     for (otherwise, whose) in [
         (context(&bob, "admin", "recall_memories"), "of another"),
@@ -330,11 +335,11 @@ async fn the_admins_role_sees_what_it_has_just_recorded_and_nothing_else() {
     set_context(&admin, &hers).await;
     assert_eq!(count(&admin, MEMORIES).await, Ok(0), "that was another transaction");
     run(&admin, "BEGIN").await.unwrap();
-    record(&admin, &root, &alice, "read_audit").await.unwrap();
+    record(&admin, &root, &alice, Operation::ReadAudit).await.unwrap();
     assert_eq!(count(&admin, MEMORIES).await, Ok(0), "the record is about something else");
     run(&admin, "ROLLBACK").await.unwrap();
     assert!(
-        record(&admin, &bob, &alice, "recall_memories").await.is_err(),
+        record(&admin, &bob, &alice, Operation::RecallMemories).await.is_err(),
         "nor in another's name"
     );
 }
@@ -351,7 +356,7 @@ async fn the_admins_role_writes_what_it_has_just_recorded_and_nothing_else() {
     let refused = Err(SqlState::INSUFFICIENT_PRIVILEGE);
     assert_eq!(run(&admin, &insert(alice.id)).await, refused, "off the record");
     run(&admin, "BEGIN").await.unwrap();
-    record(&admin, &root, &alice, "remember_memory").await.unwrap();
+    record(&admin, &root, &alice, Operation::RememberMemory).await.unwrap();
     assert_eq!(run(&admin, &insert(alice.id)).await, Ok(()), "the control");
     assert_eq!(run(&admin, &insert(bob.id)).await, refused);
     run(&admin, "ROLLBACK").await.unwrap();
@@ -408,21 +413,49 @@ async fn signer(world: &World) -> Signer {
     Signer::register(&world.session("memoric_auth").await).await
 }
 
-/// Appends a record as raw SQL can.
+/// Appends a record that agrees with itself, as raw SQL can.
 async fn record(
     session: &Session,
     subject: &Person,
     owner: &Person,
-    operation: &str,
+    operation: Operation,
 ) -> Result<u64, tokio_postgres::Error> {
-    let record = json!({
-        "occurred_at": "2026-01-01T00:00:00Z", "emitter": 2, "event_type": "memory.retrieved",
-        "severity": "warning", "subject": subject.id, "owner": owner.id, "operation": operation,
-        "success": true, "canonical_head": "\\x01",
+    let now = OffsetDateTime::now_utc();
+    let record = Record {
+        request: RequestId::new(),
+        emitter: Emitter::Backend,
+        number: 0,
+        occurred_at: now.replace_microsecond(now.microsecond()).unwrap(),
+        event: EventType::MemoryRetrieved,
+        severity: Severity::Warning,
+        subject: Some(UserId(subject.id)),
+        owner: Some(UserId(owner.id)),
+        credential: None,
+        session: None,
+        operation: Some(operation),
+        action: None,
+        status: None,
+        success: true,
+        resource: None,
+        namespace: None,
+        description: None,
+        error_message: None,
+        metadata: None,
+        digest: None,
+    };
+    let columns = json!({
+        "event_id": record.id(), "request_id": record.request.0, "emitter": record.emitter.code(),
+        "occurred_at": record.occurred_at.unix_timestamp_nanos() / 1000,
+        "event_type": record.event.name(), "severity": record.severity.name(),
+        "subject": subject.id, "owner": owner.id, "operation": operation.name(),
+        "method": operation.method(), "path": operation.path(), "success": record.success,
+        "canonical_head": format!("\\x{}", hex::encode(record.canonical_head(&[]))),
     });
-    let sql = "SELECT audit.append(jsonb_populate_record(NULL::audit.record, $1::text::jsonb
-                   || jsonb_build_object('event_id', gen_random_uuid(), 'request_id', gen_random_uuid())), NULL)";
-    session.execute(sql, &[&record.to_string()]).await
+    let sql = "SELECT audit.append(jsonb_populate_record(NULL::audit.record, columns || jsonb_build_object(
+                   'occurred_at', to_timestamp(0) + make_interval(secs => (columns->>'occurred_at')::bigint / 1000000)
+                       + (columns->>'occurred_at')::bigint % 1000000 * interval '1 microsecond')), NULL)
+               FROM (SELECT $1::text::jsonb AS columns) AS told";
+    session.execute(sql, &[&columns.to_string()]).await
 }
 
 fn insert(owner: i64) -> String {

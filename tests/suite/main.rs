@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod admin;
+mod atomicity;
 mod audit;
 mod authentication;
 mod authorization;

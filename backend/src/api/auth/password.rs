@@ -47,13 +47,16 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
     let new_hash = app.passwords.hash(new).await?;
     let entry =
         app.scribe.entry(password_change(call, user, StatusCode::OK), call, Named::Not).await?;
-    let scope = Scope::of(call)?;
-    let ended =
-        app.store.change_password(&scope, &account.password_hash, &new_hash, &entry).await?;
-    let Some(ended) = ended else {
+    let (carrier, scope) = (app.clone(), Scope::of(call)?);
+    let changed = app.carry_through(async move {
+        let old_hash = &account.password_hash;
+        let ended = carrier.store.change_password(&scope, old_hash, &new_hash, &entry).await?;
+        carrier.courier.carry(ended.as_slice()).await;
+        Ok(ended.is_some())
+    });
+    if !changed.await? {
         return Err(password_not_changed(app, call, user).await);
-    };
-    app.courier.carry(&[ended]).await;
+    }
     Ok(json(StatusCode::OK, &json!({ "message": "Password changed successfully" })))
 }
 
