@@ -1,6 +1,6 @@
 //! Every way the backend can say no, and what the client is told about it.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, time::Duration};
 
 use axum::{
     body::Body,
@@ -10,6 +10,7 @@ use axum::{
     },
     response::Response,
 };
+pub(crate) use memoric_config::command::Chain;
 use memoric_contract::{AssertionError, FieldError, Problem, RequestId, problem::PROBLEM_JSON};
 use thiserror::Error;
 
@@ -68,28 +69,6 @@ pub(crate) enum ApiError {
 
 /// What lies behind a fault of ours.
 pub(crate) type Cause = Box<dyn Error + Send + Sync>;
-
-/// An error and what lies behind it, on one line, each said once.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut told = one_line(self.0);
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            let reason = one_line(error);
-            if !told.ends_with(&reason) {
-                told = format!("{told}: {reason}");
-            }
-            cause = error.source();
-        }
-        f.write_str(&told)
-    }
-}
-
-fn one_line(error: &dyn Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
 
 impl ApiError {
     /// One field that was not accepted.

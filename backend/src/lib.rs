@@ -11,6 +11,7 @@ mod backend;
 mod caller;
 pub mod command;
 mod config;
+mod crossing;
 mod error;
 mod members;
 mod memories;

@@ -10,7 +10,7 @@ use std::{borrow::Cow, cell::Cell, fmt};
 use memoric_contract::FieldError;
 use serde::{
     Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -21,7 +21,7 @@ struct Named<'n, const N: usize> {
 }
 
 /// The members of the object `body` that are called as in `names`, in that order. Of one that comes
-/// twice the last counts, as it always has; others mean nothing.
+/// twice the last counts, as it always has, but [`OWNER`] comes once; others mean nothing.
 pub(crate) fn read<'a, const N: usize>(
     body: &'a [u8],
     names: &[&'static str; N],
@@ -86,12 +86,18 @@ impl<'de, const N: usize> Visitor<'de> for Named<'_, N> {
                 continue;
             };
             self.inside.set(name);
-            *member = Some(map.next_value()?);
+            let earlier = member.replace(map.next_value()?);
+            if earlier.is_some() && *name == OWNER {
+                return Err(A::Error::custom("whose it is was said already"));
+            }
             self.inside.set(BODY);
         }
         Ok(members)
     }
 }
+
+/// Says whose something is to be.
+pub(crate) const OWNER: &str = "user_id";
 
 /// The whole, where no member is to blame.
 const BODY: &str = "body";

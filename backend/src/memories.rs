@@ -15,7 +15,7 @@ pub(crate) use self::{
     metadata::Metadata,
     score::{Importance, Relevance, SeenCount, Standing, Weights, stored_score},
 };
-use crate::members;
+use crate::members::{self, OWNER};
 
 /// A memory as a client sent it, within every bound.
 pub(crate) struct NewMemory {
@@ -23,6 +23,16 @@ pub(crate) struct NewMemory {
     metadata: Metadata,
     thread: Option<String>,
     seen: SeenCount,
+}
+
+/// The body of a request to remember: a memory, and whose it is to be.
+pub(crate) struct Posted {
+    /// Who is named as its owner, if anybody is. `Some(None)`: a name that is no user's id.
+    pub(crate) owner: Option<Option<UserId>>,
+    /// Why it is to be somebody else's.
+    pub(crate) reason: Result<Option<String>, FieldError>,
+    /// The memory, or every field of it that is not accepted.
+    pub(crate) memory: Result<NewMemory, Vec<FieldError>>,
 }
 
 /// A memory as it is remembered: what the client told, and what was missing filled in.
@@ -84,17 +94,26 @@ pub(crate) enum PayloadError {
     NotAMemory(#[source] serde_json::Error),
 }
 
+impl Posted {
+    /// Reads a body. Every field that is not accepted is named; nothing of it is repeated.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, FieldError> {
+        let names = ["content", "metadata", "thread_id", OWNER, "reason"];
+        let [content, metadata, thread, owner, reason] = members::read(body, &names)?;
+        Ok(Self {
+            owner: owner.and_then(read_owner),
+            reason: maybe_text("reason", reason, MAX_REASON),
+            memory: NewMemory::read([content, metadata, thread]),
+        })
+    }
+}
+
 impl NewMemory {
-    /// Reads the body of a request. Every field that is not accepted is named; nothing of it is repeated.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, Vec<FieldError>> {
-        let [content, metadata, thread] =
-            members::read(body, &["content", "metadata", "thread_id"])
-                .map_err(|fault| vec![fault])?;
+    fn read([content, metadata, thread]: [Option<&RawValue>; 3]) -> Result<Self, Vec<FieldError>> {
         let mut faults = Vec::new();
         let mut keep = |fault: FieldError| faults.push(fault);
 
         let content = read_content(content).map_err(&mut keep).ok();
-        let thread = read_thread(thread).map_err(&mut keep).ok();
+        let thread = maybe_text("thread_id", thread, MAX_THREAD).map_err(&mut keep).ok();
         let metadata = Metadata::read(metadata).map_err(&mut keep).ok();
         let seen =
             metadata.as_ref().and_then(|metadata| metadata.seen_count().map_err(&mut keep).ok());
@@ -219,23 +238,37 @@ fn read_content(member: Option<&RawValue>) -> Result<String, FieldError> {
     Ok(content)
 }
 
-fn read_thread(member: Option<&RawValue>) -> Result<Option<String>, FieldError> {
-    let Some(member) = member.filter(|member| member.get() != "null") else { return Ok(None) };
-    let thread = members::text("thread_id", member)?;
-    if thread.chars().count() > MAX_THREAD {
-        return Err(FieldError::new(
-            "thread_id",
-            "too_long",
-            "String should have at most 128 characters",
-        ));
+/// Who is named by text or by a number, in the one spelling of an id. Null and empty text name nobody.
+fn read_owner(member: &RawValue) -> Option<Option<UserId>> {
+    let member = Some(member.get()).filter(|member| *member != "null")?;
+    let text = serde_json::from_str::<String>(member);
+    match text.as_deref().unwrap_or(member) {
+        "" => None,
+        named => Some(UserId::parse(named)),
     }
-    Ok(Some(thread))
+}
+
+/// Text of at most `limit` characters, that may be absent, or null.
+fn maybe_text(
+    field: &str,
+    member: Option<&RawValue>,
+    limit: usize,
+) -> Result<Option<String>, FieldError> {
+    let Some(member) = member.filter(|member| member.get() != "null") else { return Ok(None) };
+    let text = members::text(field, member)?;
+    if text.chars().count() > limit {
+        let message = format!("String should have at most {limit} characters");
+        return Err(FieldError::new(field, "too_long", &message));
+    }
+    Ok(Some(text))
 }
 
 /// In bytes of UTF-8.
 const MAX_CONTENT: usize = 1024 * 1024;
 /// In characters.
 const MAX_THREAD: usize = 128;
+/// In characters.
+pub(crate) const MAX_REASON: usize = 200;
 const STORED_TIME: &[FormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]");
 
@@ -250,7 +283,7 @@ mod tests {
     #[test]
     fn a_memory_comes_back_as_clients_know_it() {
         let sent = r#"{"content": "Meeting notes from Q4 planning with Bob about the budget and hiring.", "thread_id": "thread_123", "metadata": {"topic": "planning", "priority": "high", "importance": "critical", "user_id": "999"}}"#;
-        let memory = NewMemory::parse(sent.as_bytes()).unwrap().of(UserId(3));
+        let memory = parse(sent.as_bytes()).unwrap().of(UserId(3));
         let payload = memory.payload().unwrap();
 
         let wire = wire(&memory, &payload);
@@ -263,8 +296,7 @@ mod tests {
 
     #[test]
     fn content_metadata_and_thread_are_sealed_together() {
-        let memory =
-            NewMemory::parse(br#"{"content":"hi","metadata":{"n":1.0}}"#).unwrap().of(UserId(3));
+        let memory = parse(br#"{"content":"hi","metadata":{"n":1.0}}"#).unwrap().of(UserId(3));
         let payload = memory.payload().unwrap();
         assert!(payload.starts_with(br#"{"content":"hi","metadata":{"n":1.0,"topic":"hi","#));
         assert!(payload.ends_with(br#","thread_id":null}"#));
@@ -273,16 +305,15 @@ mod tests {
 
     #[test]
     fn what_means_nothing_is_ignored() {
-        let sent = br#"{"content":"spoof","user_id":"2","tier":"long_term","deep":[[[[[[]]]]]],"metadata":null,"thread_id":null}"#;
-        let memory = NewMemory::parse(sent).unwrap().of(UserId(3));
+        let sent = br#"{"content":"spoof","tier":"long_term","deep":[[[[[[]]]]]],"metadata":null,"thread_id":null}"#;
+        let memory = parse(sent).unwrap().of(UserId(3));
         assert_eq!((memory.thread(), memory.tier(), memory.score()), (None, "short_term", 57));
     }
 
     #[test]
     fn of_a_member_that_comes_twice_the_last_counts() {
         let memory =
-            NewMemory::parse(br#"{"content":5,"thread_id":"a","content":"x","thread_id":"b"}"#)
-                .unwrap();
+            parse(br#"{"content":5,"thread_id":"a","content":"x","thread_id":"b"}"#).unwrap();
         assert_eq!((memory.content.as_str(), memory.thread.as_deref()), ("x", Some("b")));
     }
 
@@ -345,7 +376,7 @@ mod tests {
             let (content, thread) = ("x".repeat(content), "\u{e9}".repeat(thread));
             json!({ "content": content, "thread_id": thread }).to_string()
         };
-        assert!(NewMemory::parse(sent(MAX_CONTENT, MAX_THREAD).as_bytes()).is_ok());
+        assert!(parse(sent(MAX_CONTENT, MAX_THREAD).as_bytes()).is_ok());
         assert_eq!(
             refused(sent(MAX_CONTENT + 1, 0).as_bytes()),
             [("content".to_owned(), "too_large".to_owned())]
@@ -362,7 +393,48 @@ mod tests {
         assert_eq!(refused(deep.as_bytes()), [("metadata".to_owned(), "too_large".to_owned())]);
         let ignored =
             format!(r#"{{"content":"x","k":{}{}}}"#, "[".repeat(500_000), "]".repeat(500_000));
-        assert!(NewMemory::parse(ignored.as_bytes()).is_ok(), "what is ignored may be deep");
+        assert!(parse(ignored.as_bytes()).is_ok(), "what is ignored may be deep");
+    }
+
+    #[test]
+    fn whose_it_is_to_be_is_said_once_and_in_the_one_spelling_of_an_id() {
+        let owner = |sent: &str| Posted::parse(sent.as_bytes()).map(|posted| posted.owner);
+        for nobody in ["{}", r#"{"user_id":null}"#, r#"{"user_id":""}"#] {
+            assert_eq!(owner(nobody), Ok(None), "{nobody}");
+        }
+        for seven in [r#"{"user_id":"7"}"#, r#"{"user_id":7}"#, r#"{"user\u005fid":"\u0037"}"#] {
+            assert_eq!(owner(seven), Ok(Some(Some(UserId(7)))), "{seven}");
+        }
+        for other in [
+            "7.0",
+            "\"07\"",
+            "\"alice\"",
+            "true",
+            "[\"7\"]",
+            r#"{"$eq":7}"#,
+            r#""\ud800""#,
+            "\"null\"",
+        ] {
+            let sent = format!(r#"{{"user_id":{other}}}"#);
+            assert_eq!(owner(&sent), Ok(Some(None)), "{sent}");
+        }
+        for twice in [r#"{"user_id":1,"user_id":1}"#, r#"{"user_id":null,"user\u005fid":"2"}"#] {
+            assert_eq!(owner(twice).unwrap_err().field, "user_id", "{twice}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_text_of_some_length() {
+        let reason = |sent: Value| {
+            let sent = json!({ "reason": sent }).to_string();
+            Posted::parse(sent.as_bytes()).unwrap().reason.map_err(|fault| fault.code)
+        };
+        assert_eq!(reason(Value::Null), Ok(None));
+        assert_eq!(reason(json!("case 7")), Ok(Some("case 7".to_owned())));
+        assert!(reason(json!("\u{e9}".repeat(200))).is_ok());
+        assert_eq!(reason(json!("\u{e9}".repeat(201))), Err("too_long".to_owned()));
+        assert_eq!(reason(json!(7)), Err("not_text".to_owned()));
+        assert_eq!(reason(json!("a\0")), Err("nul".to_owned()));
     }
 
     #[test]
@@ -394,7 +466,7 @@ mod tests {
             let sent = json!({ "content": content, "thread_id": thread, "metadata": { "note": note } });
             prop_assume!(thread.as_deref().is_none_or(|thread| thread.chars().count() <= MAX_THREAD));
 
-            let memory = NewMemory::parse(sent.to_string().as_bytes()).unwrap().of(UserId(1));
+            let memory = parse(sent.to_string().as_bytes()).unwrap().of(UserId(1));
             let payload = memory.payload().unwrap();
             let wire: Value = serde_json::from_str(&wire(&memory, &payload)).unwrap();
 
@@ -405,12 +477,16 @@ mod tests {
 
         #[test]
         fn no_body_makes_the_reader_fall(body in r#"[{}\[\]":,\\a-z0-9 \u{0}\u{e9}]{0,60}"#) {
-            let _ = NewMemory::parse(body.as_bytes());
+            let _ = parse(body.as_bytes());
         }
     }
 
+    fn parse(body: &[u8]) -> Result<NewMemory, Vec<FieldError>> {
+        Posted::parse(body).map_err(|fault| vec![fault])?.memory
+    }
+
     fn refused(body: &[u8]) -> Vec<(String, String)> {
-        let faults = NewMemory::parse(body).err().unwrap();
+        let faults = parse(body).err().unwrap();
         faults.into_iter().map(|fault| (fault.field, fault.code)).collect()
     }
 

@@ -184,6 +184,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0008_deliver.sql", include_str!("../migrations/0008_deliver.sql")),
     ("0009_tighter.sql", include_str!("../migrations/0009_tighter.sql")),
     ("0010_believed.sql", include_str!("../migrations/0010_believed.sql")),
+    ("0011_crossing.sql", include_str!("../migrations/0011_crossing.sql")),
 ];
 
 #[cfg(test)]

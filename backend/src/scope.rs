@@ -5,8 +5,28 @@ use memoric_contract::{Permission, Role, UserId};
 use crate::{
     caller::{Asked, Call},
     error::ApiError,
-    store::Context,
+    store::{
+        Context, Pools,
+        pool::{App, DatabaseRole, Pool},
+    },
 };
+
+/// Whose rows an operation may touch, and by which role of the database it comes to them.
+pub(crate) trait Reach: Sync {
+    /// The role that comes to them.
+    type Role: DatabaseRole;
+
+    /// The connections of that role.
+    fn pool(pools: &Pools) -> &Pool<Self::Role>;
+
+    /// What the database is told.
+    fn context(&self) -> &Context;
+
+    /// Whose rows they are.
+    fn owner(&self) -> UserId {
+        self.context().target
+    }
+}
 
 /// One user's own rows, for one operation.
 ///
@@ -67,6 +87,18 @@ impl Scope {
     /// What the database is told.
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+}
+
+impl Reach for Scope {
+    type Role = App;
+
+    fn pool(pools: &Pools) -> &Pool<App> {
+        &pools.app
+    }
+
+    fn context(&self) -> &Context {
+        self.context()
     }
 }
 

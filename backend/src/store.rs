@@ -18,7 +18,7 @@ use tokio_postgres::Row;
 pub(crate) use self::{
     context::Context,
     keys::WrappedKey,
-    memories::{MemoryRow, NewMemoryRow},
+    memories::{AtMost, MemoryRow, NewMemoryRow},
     pool::{Pools, StoreError},
     sessions::NewSession,
     tls::TlsError,

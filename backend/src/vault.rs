@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use thiserror::Error;
 
 use crate::{
-    scope::Scope,
+    scope::Reach,
     seal::{DataKey, IndexKey, Keyring, OpenError, SealError},
     store::{Store, StoreError, WrappedKey},
 };
@@ -70,7 +70,7 @@ impl Vault {
     pub(crate) async fn keys_to_read(
         &self,
         store: &Store,
-        scope: &Scope,
+        scope: &impl Reach,
     ) -> Result<Option<Arc<UserKeys>>, VaultError> {
         if let Some(keys) = kept(&self.users, &scope.owner()) {
             return Ok(Some(keys));
@@ -82,7 +82,7 @@ impl Vault {
     pub(crate) async fn read_keys(
         &self,
         store: &Store,
-        scope: &Scope,
+        scope: &impl Reach,
     ) -> Result<Option<Arc<UserKeys>>, VaultError> {
         let wrapped = store.user_keys(scope).await?;
         if wrapped.is_empty() { Ok(None) } else { self.open(scope.owner(), &wrapped).map(Some) }
@@ -92,7 +92,7 @@ impl Vault {
     pub(crate) async fn keys_to_write(
         &self,
         store: &Store,
-        scope: &Scope,
+        scope: &impl Reach,
     ) -> Result<Arc<UserKeys>, VaultError> {
         if let Some(keys) = self.keys_to_read(store, scope).await? {
             return Ok(keys);

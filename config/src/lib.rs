@@ -6,6 +6,7 @@
 
 mod address;
 mod checks;
+pub mod command;
 mod environment;
 mod error;
 mod load;
@@ -26,7 +27,7 @@ pub use secrecy::{ExposeSecret, SecretBox as Secret, SecretString};
 pub use self::{
     environment::Environment,
     error::{ConfigError, Invalid},
-    load::{Loaded, flag, load, load_traced},
+    load::{Loaded, load, load_traced},
     origin::{Origin, Origins},
     report::report,
     schema::Settings,

@@ -66,7 +66,7 @@ pub fn load_traced(
 }
 
 /// Reads `path.to.setting=value`, the argument of `--set`.
-pub fn flag(argument: &str) -> Result<(String, String), &'static str> {
+pub(crate) fn flag(argument: &str) -> Result<(String, String), &'static str> {
     match argument.split_once('=') {
         Some((path, value)) if !path.trim().is_empty() => {
             Ok((path.trim().to_owned(), value.to_owned()))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memoric_contract::{Caller, Demands, Identity, Operation};
+use memoric_contract::{Caller, Demands, Identity, Operation, UserId};
 
 use crate::{rejection::Rejection, target::Target};
 
@@ -61,21 +61,23 @@ pub(crate) fn named_owner(operation: Operation, target: &Target) -> Option<&str>
     }
 }
 
-/// The owner is who asks. Another `user_id` is for admins, on a path of its own.
+/// The owner is who asks. Another `user_id` is for admins.
+///
+/// Who may not ask hears so before it is looked at whether there can be such a user.
 fn ensure_own(identity: &Identity, operation: Operation, target: &Target) -> Result<(), Rejection> {
     let named = named_owner(operation, target);
-    if named.is_none_or(|named| named == identity.user.to_string()) {
+    let Some(named) = named.filter(|named| *named != identity.user.to_string()) else {
         return Ok(());
+    };
+    if !operation.needs_for_another().is_some_and(|needed| identity.roles.allow(needed)) {
+        return Err(Rejection::AnotherUser);
     }
-    if identity.is_admin() {
-        return Err(Rejection::NotImplemented("Reading for another user is not served yet"));
-    }
-    Err(Rejection::AnotherUser)
+    if UserId::parse(named).is_some() { Ok(()) } else { Err(Rejection::NoSuchUser) }
 }
 
 #[cfg(test)]
 mod tests {
-    use memoric_contract::{PresentedBy, Role, UserId};
+    use memoric_contract::{PresentedBy, Role};
     use uuid::Uuid;
 
     use super::*;
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reads_for_another() {
+    fn anothers_data_is_for_admins_and_of_users_that_can_be() {
         for operation in [Operation::RecallMemories, Operation::ListClusters] {
             let user = |query: &str| ask(Some(Role::User), operation, &format!("/x?{query}"));
             assert!(user("").is_ok() && user("user_id=").is_ok() && user("user_id=3").is_ok());
@@ -129,11 +131,14 @@ mod tests {
             ] {
                 assert_eq!(user(another), Err(Rejection::AnotherUser), "{another}");
             }
-            let admin = ask(Some(Role::Admin), operation, "/x?user_id=4");
-            assert!(
-                matches!(admin, Err(Rejection::NotImplemented(_))),
-                "not before it is on the record"
-            );
+            let admin = |query: &str| ask(Some(Role::Admin), operation, &format!("/x?{query}"));
+            for somebody in ["user_id=4", "", "user_id=", "user_id=3"] {
+                assert_eq!(admin(somebody), Ok(()), "{somebody}");
+            }
+            for nobody in ["user_id=alice", "user_id=04", "user_id=-4", "user_id=0", "user_id=4,5"]
+            {
+                assert_eq!(admin(nobody), Err(Rejection::NoSuchUser), "{nobody}");
+            }
         }
     }
 

@@ -56,6 +56,8 @@ pub(crate) enum Rejection {
     Forbidden,
     #[error("another user's data was asked for")]
     AnotherUser,
+    #[error("a user was named who cannot be")]
+    NoSuchUser,
     #[error("not served yet: {0}")]
     NotImplemented(&'static str),
     #[error("revocations could not be read")]
@@ -88,7 +90,7 @@ impl Rejection {
             | Self::ForeignOrigin
             | Self::Forbidden
             | Self::AnotherUser => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoSuchUser => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => {
                 StatusCode::METHOD_NOT_ALLOWED
             }
@@ -118,7 +120,7 @@ impl Rejection {
             Self::BodyIncomplete => "body_incomplete",
             Self::UnknownExpectation => "unknown_expectation",
             Self::TooMany { .. } => "too_many_requests",
-            Self::NotFound => "not_found",
+            Self::NotFound | Self::NoSuchUser => "not_found",
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "method_not_allowed",
             Self::PreflightRefused(_) | Self::ForeignOrigin => "origin_not_allowed",
             Self::NoCredential => "unauthenticated",
@@ -163,6 +165,7 @@ impl Rejection {
             | Self::NoCredential
             | Self::Forbidden
             | Self::AnotherUser
+            | Self::NoSuchUser
             | Self::NotImplemented(_) => EventType::AccessDenied,
             Self::RevocationsUnavailable
             | Self::BackendUnavailable
@@ -194,6 +197,7 @@ impl Rejection {
             Self::Unaccountable => "The request came from no known address",
             Self::TooMany { .. } => "Too many requests",
             Self::NotFound => "Not Found",
+            Self::NoSuchUser => "User not found",
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "Method Not Allowed",
             Self::ForeignOrigin => "Pages of this origin may not ask",
             Self::NoCredential => "Missing credentials",

@@ -352,20 +352,20 @@ async fn without_row_level_security_the_same_session_reads_everything() {
 }
 
 /// Whoever signs as the backend does, with a key of its own.
-struct Signer {
+pub(crate) struct Signer {
     kid: String,
     key: [u8; 32],
 }
 
 impl Signer {
-    async fn register(auth: &Session) -> Self {
+    pub(crate) async fn register(auth: &Session) -> Self {
         let signer = Self { kid: "00112233445566ff".to_owned(), key: [7; 32] };
         let register = "SELECT sec.register_key($1, $2, interval '1 hour')";
         auth.execute(register, &[&signer.kid, &signer.key.as_slice()]).await.unwrap();
         signer
     }
 
-    fn sign(
+    pub(crate) fn sign(
         &self,
         pid: i32,
         user: i64,
@@ -389,19 +389,19 @@ async fn planted() -> (World, Person) {
     (world, alice)
 }
 
-async fn pid(session: &Session) -> i32 {
+pub(crate) async fn pid(session: &Session) -> i32 {
     session.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
 }
 
-async fn set_context(session: &Session, context: &str) {
+pub(crate) async fn set_context(session: &Session, context: &str) {
     session.execute("SELECT set_config('memoric.context', $1, false)", &[&context]).await.unwrap();
 }
 
-async fn count(session: &Session, query: &str) -> Result<i64, SqlState> {
+pub(crate) async fn count(session: &Session, query: &str) -> Result<i64, SqlState> {
     session.query_one(query, &[]).await.map(|row| row.get(0)).map_err(|error| state(&error))
 }
 
-async fn run(session: &Session, statement: &str) -> Result<(), SqlState> {
+pub(crate) async fn run(session: &Session, statement: &str) -> Result<(), SqlState> {
     session.batch_execute(statement).await.map_err(|error| state(&error))
 }
 
@@ -409,7 +409,7 @@ fn state(error: &Error) -> SqlState {
     error.code().cloned().expect("PostgreSQL answered")
 }
 
-const MEMORIES: &str = "SELECT count(*) FROM memoric.memories";
+pub(crate) const MEMORIES: &str = "SELECT count(*) FROM memoric.memories";
 
 /// A record of the trail as the backend made it.
 const GENUINE: &str = "\

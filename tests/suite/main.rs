@@ -1,6 +1,7 @@
 //! What Memoric promises, checked from the outside.
 #![cfg(test)]
 
+mod admin;
 mod atomicity;
 mod audit;
 mod authentication;

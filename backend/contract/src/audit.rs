@@ -226,15 +226,16 @@ impl EventType {
             | Self::UserDeactivated => &[Backend, Console],
             Self::TokenExpired
             | Self::TokenInvalid
-            | Self::MemoryRetrieved
             | Self::MemorySearched
             | Self::ClusterRetrieved
             | Self::AccessGranted
             | Self::PermissionChecked
             | Self::RateLimitExceeded => &[Gateway],
-            Self::AccessDenied | Self::BreachAttempt | Self::SuspiciousActivity => {
-                &[Gateway, Backend]
-            }
+            // The backend tells of an admin who reads what is somebody else's.
+            Self::MemoryRetrieved
+            | Self::AccessDenied
+            | Self::BreachAttempt
+            | Self::SuspiciousActivity => &[Gateway, Backend],
             Self::SystemStartup | Self::SystemShutdown | Self::SystemError => {
                 &[Gateway, Backend, Console]
             }

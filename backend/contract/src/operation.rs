@@ -305,6 +305,35 @@ impl Operation {
         }
     }
 
+    /// What the caller must be allowed besides, where it is about another user. `None`: it never is.
+    pub const fn needs_for_another(self) -> Option<Permission> {
+        match self {
+            Self::ShowProfile
+            | Self::RecallMemories
+            | Self::RememberMemory
+            | Self::ListClusters => Some(Permission::ManageUsers),
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowOpenApi
+            | Self::Register
+            | Self::Login
+            | Self::Refresh
+            | Self::Logout
+            | Self::ShowMe
+            | Self::ChangePassword
+            | Self::CreateApiKey
+            | Self::RunPolicies
+            | Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => None,
+        }
+    }
+
     /// Which budget it is charged to.
     pub const fn limit_class(self) -> LimitClass {
         match self {

@@ -1,6 +1,6 @@
 //! What the gateway asks on its own behalf.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use memoric_contract::PresentedBy;
@@ -18,6 +18,8 @@ pub(super) async fn probe_health(app: &App) -> Answer {
 
 /// The revocations since a cursor: at once where there are any, or else when there are, or after a while.
 ///
+/// Only what this process revokes is heard of here; what others do is looked for, a few times a second.
+///
 /// The answer is always read after the request came, so that to a gateway it confirms that its list
 /// was complete when it asked.
 pub(super) async fn follow_revocations(app: &App, call: &Call) -> Answer {
@@ -25,16 +27,24 @@ pub(super) async fn follow_revocations(app: &App, call: &Call) -> Answer {
     let cursor = asked.text("cursor", LONGEST_CURSOR);
     let wait = asked.number("wait_ms", 0..=LONGEST_WAIT_MS, 0);
     let (Some(cursor), Some(wait)) = (cursor, wait) else { return Err(asked.refusal()) };
-    let (cursor, wait) = (cursor.unwrap_or_default(), Duration::from_millis(wait.unsigned_abs()));
+    let cursor = cursor.unwrap_or_default();
+    let mut until = Instant::now() + Duration::from_millis(wait.unsigned_abs());
 
-    let news = app.courier.news(wait);
-    let mut page = app.store.revocations_since(&cursor).await?;
-    // Rows behind a cursor that stands still have been told already; they come again until it moves.
-    if page.revocations.is_empty() || page.cursor == cursor {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let news = app.courier.news(left.min(PAUSE));
+        let page = app.store.revocations_since(&cursor).await?;
+        // Rows behind a cursor that stands still come again until it moves. Which of them have been
+        // told already is not known here, so they are held back for one pause at most.
+        let is_repeated = page.cursor == cursor;
+        if left.is_zero() || !page.revocations.is_empty() && !is_repeated {
+            return Ok(json(StatusCode::OK, &page));
+        }
+        if !page.revocations.is_empty() {
+            until = Instant::now();
+        }
         news.await;
-        page = app.store.revocations_since(&cursor).await?;
     }
-    Ok(json(StatusCode::OK, &page))
 }
 
 /// Whether the caller's credential still lives.
@@ -54,3 +64,6 @@ pub(super) async fn check_live(app: &App, call: &Call) -> Answer {
 const LONGEST_CURSOR: usize = 128;
 
 const LONGEST_WAIT_MS: i64 = 1_000;
+
+/// Between two looks at what others have revoked.
+const PAUSE: Duration = Duration::from_millis(100);

@@ -1,8 +1,12 @@
 //! Memories, kept and recalled.
 
+mod crossing;
+
+use std::sync::Arc;
+
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    Operation, UserId,
+    Identity, Operation, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
@@ -10,35 +14,120 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Answer, body, deny, json, query::Asked};
+use super::{Answer, body, json, query::Asked};
 use crate::{
     app::App,
     audit::{self, Named},
     caller::Call,
     error::ApiError,
-    memories::{NewMemory, Payload, Recalled, Relevance, Standing, Weights},
-    scope::Scope,
+    memories::{Facts, Memory, Payload, Posted, Recalled, Relevance, Standing, Weights},
+    scope::{Reach, Scope},
     seal::{Envelope, Place, Purpose, seal},
-    store::{MemoryRow, NewMemoryRow},
+    store::{AtMost, MemoryRow, NewMemoryRow},
     vault::UserKeys,
 };
 
+/// Whose memories a request means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Owner {
+    /// The caller's own.
+    Caller,
+    /// Somebody else's. `None`: a name that is no user's id.
+    Another(Option<UserId>),
+}
+
+/// Which memories are wanted.
+struct Wanted {
+    thread: Option<String>,
+    most: AtMost,
+}
+
 /// A memory that was opened, and how relevant it is now.
 struct Opened {
-    row: MemoryRow,
+    facts: Facts,
     payload: Zeroizing<Vec<u8>>,
     relevance: Relevance,
 }
 
-/// Keeps a new memory of the caller's.
+/// Keeps a new memory: the caller's, or where an admin says so, somebody else's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
+    let identity = call.identity()?;
+    let posted = read_posted(call, body).await.inspect_err(|_| call.concerns(identity.user))?;
+    match Owner::named(identity, posted.owner) {
+        Owner::Caller => remember_own(app, call, posted).await,
+        Owner::Another(owner) => crossing::remember(app, call, posted, owner).await,
+    }
+}
+
+/// Memories, the most relevant first: the caller's, or where an admin says so, somebody else's.
+pub(super) async fn recall(app: &App, call: &Call) -> Answer {
+    let mut asked = Asked::read(call.target())?;
+    let owner = asked.text("user_id", LONGEST_USER_ID);
+    let thread = asked.text("thread_id", LONGEST_THREAD);
+    let top_k = asked.number("top_k", 0..=MOST, USUAL);
+    let (Some(owner), Some(thread), Some(top_k)) = (owner, thread, top_k) else {
+        return Err(asked.refusal());
+    };
+    let rows = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
+    let wanted = Wanted { thread, most: AtMost { rows, bytes: MOST_BYTES } };
+    let named = owner.map(|owner| UserId::parse(&owner));
+    match Owner::named(call.identity()?, named) {
+        Owner::Caller => recall_own(app, call, &wanted).await,
+        Owner::Another(owner) => crossing::recall(app, call, (asked, &wanted), owner).await,
+    }
+}
+
+impl Owner {
+    /// Whose they are, where a client has `named` somebody, or a name that is no user's id.
+    fn named(identity: &Identity, named: Option<Option<UserId>>) -> Self {
+        match named {
+            None => Self::Caller,
+            Some(owner) if owner == Some(identity.user) => Self::Caller,
+            Some(owner) => Self::Another(owner),
+        }
+    }
+}
+
+/// What was sent to be remembered. Of the body, which may be six times as long, nothing is held any longer.
+async fn read_posted(call: &Call, body: Body) -> Result<Posted, ApiError> {
+    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
+    Posted::parse(&body).map_err(|fault| ApiError::Invalid(vec![fault]))
+}
+
+async fn remember_own(app: &App, call: &Call, posted: Posted) -> Answer {
     let scope = Scope::of(call)?;
     call.concerns(scope.owner());
-    let memory = read_memory(call, body).await?.of(scope.owner());
+    let memory = posted.memory.map_err(ApiError::Invalid)?.of(scope.owner());
+    let record = Record {
+        owner: Some(scope.owner()),
+        action: Some(Action::Create),
+        resource: Some(Resource::Memory),
+        ..audit::about(call, EventType::MemoryCreated, StatusCode::OK.as_u16())
+    };
+    keep(app, call, &scope, (&memory, record)).await
+}
 
-    let keys = app.vault.keys_to_write(&app.store, &scope).await?;
+async fn recall_own(app: &App, call: &Call, wanted: &Wanted) -> Answer {
+    let scope = Scope::of(call)?;
+    call.concerns(scope.owner());
+    let Some(keys) = app.vault.keys_to_read(&app.store, &scope).await? else {
+        return tell(&[], wanted);
+    };
+    let term = wanted.thread.as_deref().map(|thread| keys.index().thread(thread));
+    let rows = app.store.recall(&scope, term, wanted.most).await?.ok_or_else(too_much)?;
+    tell(&open_all(app, &scope, keys, rows).await?, wanted)
+}
+
+/// Seals a memory of the reach's owner and keeps it, together with its record.
+async fn keep(
+    app: &App,
+    call: &Call,
+    reach: &impl Reach,
+    (memory, record): (&Memory, Record),
+) -> Answer {
+    let keys = app.vault.keys_to_write(&app.store, reach).await?;
     let key = keys.current()?;
-    let place = place(scope.owner(), Uuid::now_v7(), FIRST_VERSION);
+    let place = place(reach.owner(), Uuid::now_v7(), FIRST_VERSION);
     let payload = memory.payload().map_err(ApiError::unwritable)?;
     let row = NewMemoryRow {
         uuid: place.record,
@@ -51,83 +140,42 @@ pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
         score: memory.score(),
     };
 
-    let record = Record {
-        digest: Some(app.scribe.record_digest(place.record, place.version)),
-        ..creation(call, scope.owner())
-    };
-    let entry = app.scribe.entry(record, call, Named::Not).await?;
-    let id = app.store.remember(&scope, &row, &entry).await?;
+    let digest = Some(app.scribe.record_digest(place.record, place.version));
+    let entry = app.scribe.entry(Record { digest, ..record }, call, Named::Not).await?;
+    let id = app.store.remember(reach, &row, &entry).await?;
     Ok(json(StatusCode::OK, &json!({ "id": id, "message": "Memory created successfully" })))
 }
 
-/// A memory as it was sent. Of the body, which may be six times as long, nothing is held any longer.
-async fn read_memory(call: &Call, body: Body) -> Result<NewMemory, ApiError> {
-    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
-    NewMemory::parse(&body).map_err(ApiError::Invalid)
-}
-
-/// The caller's memories, the most relevant first.
-pub(super) async fn recall(app: &App, call: &Call) -> Answer {
-    let scope = Scope::of(call)?;
-    let mut asked = Asked::read(call.target())?;
-    let owner = asked.text("user_id", LONGEST_USER_ID);
-    let thread = asked.text("thread_id", LONGEST_THREAD);
-    let top_k = asked.number("top_k", 0..=MOST, USUAL);
-    let (Some(owner), Some(thread), Some(top_k)) = (owner, thread, top_k) else {
-        return Err(asked.refusal());
-    };
-    if let Some(owner) = owner {
-        ensure_own(app, call, &owner).await?;
-    }
-    call.concerns(scope.owner());
-    let top_k = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
-
-    let opened = open_best(app, &scope, thread.as_deref(), top_k).await?;
+/// What was opened, as the client is told of it.
+fn tell(opened: &[Opened], wanted: &Wanted) -> Answer {
     let payloads = opened.iter().map(|each| Payload::read(&each.payload));
     let payloads = payloads.collect::<Result<Vec<_>, _>>().map_err(ApiError::unreadable)?;
+    let thread = wanted.thread.as_deref();
     let recalled: Vec<_> = opened
         .iter()
         .zip(&payloads)
-        .filter(|(_, payload)| thread.is_none() || payload.thread() == thread.as_deref())
-        .map(|(each, payload)| Recalled::new(&each.row.facts, payload, each.relevance))
+        .filter(|(_, payload)| thread.is_none() || payload.thread() == thread)
+        .map(|(each, payload)| Recalled::new(&each.facts, payload, each.relevance))
         .collect();
     Ok(json(StatusCode::OK, &recalled))
 }
 
-/// Another's memories are for admins, who cannot have them here yet.
-async fn ensure_own(app: &App, call: &Call, owner: &str) -> Result<(), ApiError> {
-    let identity = call.identity()?;
-    let owner = UserId::parse(owner);
-    if owner == Some(identity.user) {
-        return Ok(());
-    }
-    if identity.is_admin() {
-        return Err(ApiError::NotImplemented);
-    }
-    Err(deny(app, call, "another user's memories", (Resource::Memory, owner)).await)
-}
-
-/// The `top_k` most relevant of the owner's memories, opened.
-async fn open_best(
+/// What was found, opened, the most relevant first.
+async fn open_all(
     app: &App,
-    scope: &Scope,
-    thread: Option<&str>,
-    top_k: usize,
+    reach: &impl Reach,
+    mut keys: Arc<UserKeys>,
+    rows: Vec<MemoryRow>,
 ) -> Result<Vec<Opened>, ApiError> {
-    let Some(mut keys) = app.vault.keys_to_read(&app.store, scope).await? else {
-        return Ok(Vec::new());
-    };
-    let term = thread.map(|thread| keys.index().thread(thread));
-    let rows = best(app.store.recall(scope, term, top_k).await?, top_k);
-
+    let rows = in_order(rows);
     let is_missing =
         |keys: &UserKeys| rows.iter().any(|(row, _)| keys.data(row.key_version).is_none());
     if is_missing(&keys) {
         // Another backend has made a new key since ours were read.
-        keys = app.vault.read_keys(&app.store, scope).await?.unwrap_or(keys);
+        keys = app.vault.read_keys(&app.store, reach).await?.unwrap_or(keys);
     }
     rows.into_iter()
-        .map(|(row, relevance)| open(app, scope.owner(), &keys, row, relevance))
+        .map(|(row, relevance)| open(app, reach.owner(), &keys, row, relevance))
         .collect()
 }
 
@@ -145,11 +193,11 @@ fn open(
     let opened =
         Envelope::parse(&row.payload).and_then(|envelope| envelope.open(app.sealing, key, &place));
     let payload = opened.map_err(ApiError::unreadable)?;
-    Ok(Opened { row, payload, relevance })
+    Ok(Opened { facts: row.facts, payload, relevance })
 }
 
-/// The best of what the database found, which is the best of each importance and seen count.
-fn best(rows: Vec<MemoryRow>, top_k: usize) -> Vec<(MemoryRow, Relevance)> {
+/// What the database found, in the order of how relevant it is now.
+fn in_order(rows: Vec<MemoryRow>) -> Vec<(MemoryRow, Relevance)> {
     let (weights, now) = (Weights::default(), OffsetDateTime::now_utc());
     let mut rows: Vec<_> = rows
         .into_iter()
@@ -159,17 +207,12 @@ fn best(rows: Vec<MemoryRow>, top_k: usize) -> Vec<(MemoryRow, Relevance)> {
         })
         .collect();
     rows.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
-    rows.truncate(top_k);
     rows.into_iter().map(|(standing, row)| (row, standing.relevance)).collect()
 }
 
-fn creation(call: &Call, owner: UserId) -> Record {
-    Record {
-        owner: Some(owner),
-        action: Some(Action::Create),
-        resource: Some(Resource::Memory),
-        ..audit::about(call, EventType::MemoryCreated, StatusCode::OK.as_u16())
-    }
+fn too_much() -> ApiError {
+    let message = "The memories asked for have more than 64 MiB together, ask for fewer";
+    ApiError::field("top_k", "too_large", message)
 }
 
 fn place(owner: UserId, record: Uuid, version: i64) -> Place {
@@ -187,6 +230,9 @@ const LEAST: i64 = 10;
 
 /// The most that come at once.
 const MOST: i64 = 1_000;
+
+/// Sealed bytes of all that come at once: the backend holds them several times over while it answers.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// Characters of a thread's name.
 const LONGEST_THREAD: usize = 128;

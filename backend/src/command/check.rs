@@ -2,9 +2,9 @@
 
 use std::error::Error;
 
-use memoric_config::{Invalid, Loaded};
+use memoric_config::Invalid;
 
-use super::{Console, Failure};
+use super::{Console, Failure, block_on, config};
 use crate::{
     backend::{ensure_right_key, ensure_same_sealing, ring_key},
     config::{Config, EncryptionKey, Listen},
@@ -23,14 +23,13 @@ struct Report {
 }
 
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
-    let loaded = Loaded { settings: console.settings.clone(), origins: console.origins.clone() };
-    say!("{}", memoric_config::report(&loaded, &console.environment)?);
-    let config = console.backend()?;
-    let failed = console.block_on(async { Ok(try_all(&config).await?.failed) })?;
+    say!("{}", memoric_config::report(&console.loaded, &console.environment)?);
+    let config = config(console)?;
+    let failed = block_on(async { Ok(try_all(&config).await?.failed) })?;
     match failed {
         0 => Ok(()),
-        1 => Err(Failure::because("1 check failed")),
-        several => Err(Failure::because(format!("{several} checks failed"))),
+        1 => Err("1 check failed".into()),
+        several => Err(format!("{several} checks failed").into()),
     }
 }
 

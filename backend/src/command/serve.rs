@@ -2,16 +2,17 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Console, Failure};
+use super::{Console, Failure, config};
 use crate::{Backend, Config};
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
-    memoric_config::log::start(&console.settings.observability.logging);
-    let config = console.backend()?;
+    memoric_config::log::start(&console.loaded.settings.observability.logging);
+    let config = config(console)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if console.settings.backend.threads > 0 {
-        runtime.worker_threads(console.settings.backend.threads);
+    let threads = console.loaded.settings.backend.threads;
+    if threads > 0 {
+        runtime.worker_threads(threads);
     }
     runtime.enable_all().build()?.block_on(serve(config))
 }

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{Console, Failure};
+use super::{Console, Failure, block_on};
 use crate::{
     accounts::{self, AccountError, FirstAdminIs, Wanted},
     config::{Database, FirstAdmin},
@@ -114,7 +114,7 @@ struct Desk {
 }
 
 pub(super) fn run(console: &Console, command: Command) -> Result<(), Failure> {
-    console.block_on(async {
+    block_on(async {
         let desk = Desk::open(console).await?;
         match command {
             Command::Create(wanted) => desk.create(wanted).await,
@@ -129,8 +129,10 @@ pub(super) fn run(console: &Console, command: Command) -> Result<(), Failure> {
 
 /// Makes the admin that `CREATE_ADMIN` asks for, if it asks for one.
 pub(super) fn make_first_admin(console: &Console) -> Result<(), Failure> {
-    let Some(admin) = FirstAdmin::new(&console.environment)? else { return Ok(()) };
-    console.block_on(async {
+    let Some(admin) = console.located(FirstAdmin::new(&console.environment))? else {
+        return Ok(());
+    };
+    block_on(async {
         let desk = Desk::open(console).await?;
         let passwords = Passwords::new(NonZeroUsize::MIN, 0)?;
         match accounts::ensure_first_admin(&desk.store, &passwords, &admin).await? {
@@ -143,13 +145,15 @@ pub(super) fn make_first_admin(console: &Console) -> Result<(), Failure> {
 
 impl Desk {
     async fn open(console: &Console) -> Result<Self, Failure> {
-        let database = Database::new(&console.settings.database, &console.environment)?;
-        let redis = memoric_config::redis::client(&console.settings.redis, &console.environment)?;
+        let (settings, environment) = (&console.loaded.settings, &console.environment);
+        let database = console.located(Database::new(&settings.database, environment))?;
+        let redis = memoric_config::redis::client(&settings.redis, environment);
+        let redis = console.located(redis)?;
         let store = Store::new(Pools::new(&database)?);
         migrate::ensure_compatible(&store.pools().auth).await?;
         store.register_context_key_briefly().await?;
         let failures = Metrics::new()?.courier_failures;
-        let courier = Courier::new(redis, console.settings.redis.prefix.clone(), failures)?;
+        let courier = Courier::new(redis, settings.redis.prefix.clone(), failures)?;
         Ok(Self { store, courier })
     }
 
@@ -256,9 +260,10 @@ impl PasswordSource {
     fn read(&self) -> Result<SecretString, Failure> {
         let password = match &self.password_file {
             Some(path) => {
-                let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
-                    Failure::because(format!("{} could not be read: {error}", path.display()))
-                })?);
+                let text =
+                    Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
+                        format!("{} could not be read: {error}", path.display())
+                    })?);
                 first_line(&text)
             }
             None if self.password_stdin => {
@@ -270,7 +275,7 @@ impl PasswordSource {
         };
         use secrecy::ExposeSecret as _;
         if password.expose_secret().is_empty() || password.expose_secret().contains('\0') {
-            return Err(Failure::because("the password is empty or holds a NUL character"));
+            return Err("the password is empty or holds a NUL character".into());
         }
         Ok(password)
     }
@@ -279,14 +284,15 @@ impl PasswordSource {
 /// Asks twice, on the terminal.
 fn prompt() -> Result<SecretString, Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::because(
-            "there is no terminal to ask for a password: use --password-stdin or --password-file",
-        ));
+        return Err(
+            "there is no terminal to ask for a password: use --password-stdin or --password-file"
+                .into(),
+        );
     }
     let once = Zeroizing::new(rpassword::prompt_password("Password: ")?);
     let again = Zeroizing::new(rpassword::prompt_password("Again: ")?);
     if *once != *again {
-        return Err(Failure::because("the two passwords are not the same"));
+        return Err("the two passwords are not the same".into());
     }
     Ok(SecretString::from(once.as_str()))
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     audit::Entry,
-    caller::Gatekeeper,
+    caller::{Call, Gatekeeper},
     config::MigrateConfig,
     memories::{Importance, SeenCount},
     scope::Scope,
@@ -68,6 +68,11 @@ impl World {
 
 /// The scope of a request for `operation` by a user of one role.
 pub(crate) fn scope(user: UserId, role: Role, operation: Operation) -> Scope {
+    Scope::of(&call(user, role, operation)).unwrap()
+}
+
+/// A request for `operation` by a user of one role.
+pub(crate) fn call(user: UserId, role: Role, operation: Operation) -> Call {
     let identity = Identity {
         user,
         roles: [role].into_iter().collect(),
@@ -92,7 +97,7 @@ pub(crate) fn scope(user: UserId, role: Role, operation: Operation) -> Scope {
     let now = SystemTime::now();
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let parts = parts(operation, &key.sign(&assertion, seconds));
-    Scope::of(&Gatekeeper::new(key).admit(parts, now).unwrap()).unwrap()
+    Gatekeeper::new(key).admit(parts, now).unwrap()
 }
 
 /// A record by `subject` of `event`.

@@ -4,7 +4,7 @@ use memoric_contract::UserId;
 use tokio_postgres::Row;
 
 use super::{Store, StoreError, fitting, mismatch, sole};
-use crate::scope::Scope;
+use crate::scope::Reach;
 
 /// One key of a user, as it rests.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,25 +17,28 @@ pub(crate) struct WrappedKey {
 
 impl Store {
     /// Every key of the scope's owner, by rising version. None at all: nothing was ever written.
-    pub(crate) async fn user_keys(&self, scope: &Scope) -> Result<Vec<WrappedKey>, StoreError> {
+    pub(crate) async fn user_keys<R: Reach>(
+        &self,
+        scope: &R,
+    ) -> Result<Vec<WrappedKey>, StoreError> {
         const SQL: &str =
             "SELECT version, wrapped FROM memoric.user_keys WHERE user_id = $1 ORDER BY version";
         let UserId(owner) = scope.owner();
-        let rows = self.pools.app.scoped(scope.context()).read(SQL, &[&owner]).await?;
+        let rows = R::pool(&self.pools).scoped(scope.context()).read(SQL, &[&owner]).await?;
         rows.iter().map(WrappedKey::read).collect()
     }
 
     /// The same, after `index` and `data` became the owner's first keys if there were none.
-    pub(crate) async fn keep_user_keys(
+    pub(crate) async fn keep_user_keys<R: Reach>(
         &self,
-        scope: &Scope,
+        scope: &R,
         index: &[u8],
         data: &[u8],
     ) -> Result<Vec<WrappedKey>, StoreError> {
         const SQL: &str = "SELECT version, wrapped FROM memoric.keep_keys($1, $2, $3, $4)";
         let UserId(owner) = scope.owner();
-        let rows =
-            self.pools.app.scoped(scope.context()).write(SQL, &[&owner, &index, &data]).await?;
+        let scoped = R::pool(&self.pools).scoped(scope.context());
+        let rows = scoped.write(SQL, &[&owner, &index, &data]).await?;
         rows.iter().map(WrappedKey::read).collect()
     }
 

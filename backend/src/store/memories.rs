@@ -7,8 +7,9 @@ use uuid::Uuid;
 use super::{Store, StoreError, fitting, sole, trail::Appended};
 use crate::{
     audit::Entry,
+    crossing::Crossing,
     memories::{Facts, Importance, SeenCount},
-    scope::Scope,
+    scope::{Reach, Scope},
     seal::Term,
 };
 
@@ -40,13 +41,22 @@ pub(crate) struct MemoryRow {
     pub(crate) facts: Facts,
 }
 
+/// How much may be recalled at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AtMost {
+    /// The best so many.
+    pub(crate) rows: usize,
+    /// Sealed bytes of them all together.
+    pub(crate) bytes: usize,
+}
+
 impl Store {
     /// Keeps a memory of the scope's owner, and its record, and returns its id.
     ///
     /// One call, so both are there or neither is.
-    pub(crate) async fn remember(
+    pub(crate) async fn remember<R: Reach>(
         &self,
-        scope: &Scope,
+        scope: &R,
         row: &NewMemoryRow,
         entry: &Entry,
     ) -> Result<i64, StoreError> {
@@ -56,9 +66,7 @@ impl Store {
         let term = row.thread_term.as_ref().map(|term| term.0.as_slice());
         let (importance, seen) = (row.importance.value(), row.seen.value());
         let record = Appended::new(entry);
-        let rows = self
-            .pools
-            .app
+        let rows = R::pool(&self.pools)
             .scoped(scope.context())
             .write(
                 SQL,
@@ -80,29 +88,68 @@ impl Store {
         Ok(sole(rows)?.try_get(0)?)
     }
 
-    /// The `top_k` most relevant memories of the scope's owner as of now, the best first; of one thread
-    /// where `term` names one.
+    /// The most relevant memories of the scope's owner as of now, the best first; of one thread where
+    /// `term` names one. `None`: together they are larger than may be.
     pub(crate) async fn recall(
         &self,
         scope: &Scope,
         term: Option<Term>,
-        top_k: usize,
-    ) -> Result<Vec<MemoryRow>, StoreError> {
-        let UserId(owner) = scope.owner();
-        let most: i64 = fitting(top_k)?;
+        most: AtMost,
+    ) -> Result<Option<Vec<MemoryRow>>, StoreError> {
+        let (UserId(owner), (rows, bytes)) = (scope.owner(), most.fitting()?);
         let scoped = self.pools.app.scoped(scope.context());
         let rows = match &term {
-            None => scoped.read(RECALL, &[&owner, &most]).await?,
+            None => scoped.read(RECALL, &[&owner, &rows, &bytes]).await?,
             Some(Term(term)) => {
-                scoped.read(RECALL_THREAD, &[&owner, &most, &term.as_slice()]).await?
+                scoped.read(RECALL_THREAD, &[&owner, &rows, &bytes, &term.as_slice()]).await?
             }
         };
         rows.iter().map(|row| MemoryRow::read(scope.owner(), row)).collect()
     }
+
+    /// The same of the user to whom an admin crosses over, in the transaction that records it.
+    ///
+    /// Where the record cannot be made to last, nothing is returned; where nothing is to be
+    /// returned, nothing was read and nothing is recorded.
+    pub(crate) async fn recall_across(
+        &self,
+        crossing: &Crossing,
+        entry: &Entry,
+        term: Option<Term>,
+        most: AtMost,
+    ) -> Result<Option<Vec<MemoryRow>>, StoreError> {
+        const RECORD: &str = "SELECT audit.append($1, NULL)";
+        let (UserId(owner), (rows, bytes)) = (crossing.owner(), most.fitting()?);
+        let mut tx = self.pools.admin.scoped(crossing.context()).begin().await?;
+        tx.query(RECORD, &[&Appended::new(entry)]).await?;
+        tx.query(ONLY_READ, &[]).await?;
+        let rows = match &term {
+            None => tx.query(RECALL, &[&owner, &rows, &bytes]).await?,
+            Some(Term(term)) => {
+                tx.query(RECALL_THREAD, &[&owner, &rows, &bytes, &term.as_slice()]).await?
+            }
+        };
+        let rows = rows.iter().map(|row| MemoryRow::read(crossing.owner(), row));
+        let Some(found) = rows.collect::<Result<Option<_>, _>>()? else {
+            tx.roll_back().await?;
+            return Ok(None);
+        };
+        tx.commit().await?;
+        entry.note_written();
+        Ok(Some(found))
+    }
+}
+
+impl AtMost {
+    fn fitting(self) -> Result<(i64, i64), StoreError> {
+        Ok((fitting(self.rows)?, fitting(self.bytes)?))
+    }
 }
 
 impl MemoryRow {
-    fn read(owner: UserId, row: &Row) -> Result<Self, StoreError> {
+    /// `None`: it is among too much to be sent.
+    fn read(owner: UserId, row: &Row) -> Result<Option<Self>, StoreError> {
+        let Some(payload) = row.try_get("payload")? else { return Ok(None) };
         let facts = Facts {
             id: row.try_get("id")?,
             owner,
@@ -112,15 +159,15 @@ impl MemoryRow {
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
         };
-        Ok(Self {
+        Ok(Some(Self {
             uuid: row.try_get("uuid")?,
             version: row.try_get::<_, i32>("version")?.into(),
-            payload: row.try_get("payload")?,
+            payload,
             key_version: fitting(row.try_get::<_, i32>("key_version")?)?,
             importance: Importance::stored(row.try_get("importance")?),
             seen: SeenCount::of(row.try_get::<_, i16>("seen")?.into()),
             facts,
-        })
+        }))
     }
 }
 
@@ -128,7 +175,8 @@ impl MemoryRow {
 ///
 /// Within one importance and seen count the order is that of age. So it hops along the index from one
 /// such run to the next, takes the head of each, and merges the heads by score: the cost is that of
-/// what is returned, not of what the user owns. The expression is the one of
+/// what is returned, not of what the user owns. Payloads come only where all of them together are
+/// not too large, and are not looked at before. The expression is the one of
 /// [`Weights::relevance`](crate::memories::Weights), operation for operation.
 macro_rules! recall {
     ($and:literal) => {
@@ -145,37 +193,48 @@ macro_rules! recall {
                     ORDER BY m.importance, m.seen LIMIT 1
                 ) AS next
             )
-            SELECT head.id, head.uuid, head.version, head.payload, head.key_version, head.importance, head.seen,
-                   head.tier, head.score, head.summarized, head.created_at, head.updated_at
-            FROM runs CROSS JOIN LATERAL (
-                SELECT m.id, m.uuid, m.version, m.payload, m.key_version, m.importance, m.seen, m.tier, m.score,
-                       m.summarized, m.created_at, m.updated_at,
-                       0.5::float8 * (m.importance::float8 / 10)
-                           + 0.3::float8 * (1 - least(greatest(extract(epoch FROM now() - m.updated_at)::float8, 0), 5184000) / 5184000)
-                           + 0.2::float8 * (1 - m.seen::float8 / 20) AS relevance
-                FROM memoric.memories AS m
-                WHERE m.user_id = $1 AND NOT m.summarized",
+            SELECT best.id, best.uuid, best.version, best.key_version, best.importance, best.seen, best.tier,
+                   best.score, best.summarized, best.created_at, best.updated_at,
+                   CASE WHEN sum(octet_length(best.payload)) OVER () <= $3 THEN best.payload END AS payload
+            FROM (
+                SELECT head.*
+                FROM runs CROSS JOIN LATERAL (
+                    SELECT m.id, m.uuid, m.version, m.payload, m.key_version, m.importance, m.seen, m.tier, m.score,
+                           m.summarized, m.created_at, m.updated_at,
+                           0.5::float8 * (m.importance::float8 / 10)
+                               + 0.3::float8 * (1 - least(greatest(extract(epoch FROM now() - m.updated_at)::float8, 0), 5184000) / 5184000)
+                               + 0.2::float8 * (1 - m.seen::float8 / 20) AS relevance
+                    FROM memoric.memories AS m
+                    WHERE m.user_id = $1 AND NOT m.summarized",
             $and,
-            "       AND m.importance = runs.importance AND m.seen = runs.seen
-                ORDER BY m.updated_at DESC, m.id DESC LIMIT $2
-            ) AS head
-            ORDER BY head.relevance DESC, head.updated_at DESC, head.id DESC LIMIT $2"
+            "           AND m.importance = runs.importance AND m.seen = runs.seen
+                    ORDER BY m.updated_at DESC, m.id DESC LIMIT $2
+                ) AS head
+                ORDER BY head.relevance DESC, head.updated_at DESC, head.id DESC LIMIT $2
+            ) AS best
+            ORDER BY best.relevance DESC, best.updated_at DESC, best.id DESC"
         )
     };
 }
 
+/// From here to the end of the transaction nothing is written.
+const ONLY_READ: &str = "SET TRANSACTION READ ONLY";
+
 const RECALL: &str = recall!("");
-const RECALL_THREAD: &str = recall!(" AND m.thread_term = $3");
+const RECALL_THREAD: &str = recall!(" AND m.thread_term = $4");
 
 #[cfg(test)]
 mod tests {
-    use memoric_contract::{Operation, Role, audit::EventType};
+    use memoric_contract::{
+        Operation, Role,
+        audit::{Action, EventType},
+    };
     use time::OffsetDateTime;
 
     use super::*;
     use crate::{
         memories::{Standing, Weights},
-        store::fixture::{World, entry, memory, scope},
+        store::fixture::{World, call, entry, memory, scope},
     };
 
     #[tokio::test]
@@ -187,12 +246,12 @@ mod tests {
 
         let id = world.store.remember(&alice, &kept, &created(world.alice)).await.unwrap();
 
-        let found = world.store.recall(&reader(world.alice), None, 20).await.unwrap();
+        let found = world.recall(&reader(world.alice), None, 20).await;
         let [found] = found.as_slice() else { panic!("{} memories", found.len()) };
         assert_eq!((found.facts.id, found.uuid, found.version), (id, kept.uuid, 1));
         assert_eq!((&found.payload, found.key_version), (&kept.payload, 1));
         assert_eq!(found.facts.created_at, found.facts.updated_at);
-        assert_eq!(world.store.recall(&bob, None, 20).await.unwrap().len(), 0);
+        assert_eq!(world.recall(&bob, None, 20).await.len(), 0);
     }
 
     #[tokio::test]
@@ -265,7 +324,7 @@ mod tests {
         world.fill().await;
         let scope = reader(world.alice);
 
-        let mut all = world.store.recall(&scope, None, 5_000).await.unwrap();
+        let mut all = world.recall(&scope, None, 5_000).await;
         let (weights, now) = (Weights::default(), OffsetDateTime::now_utc());
         all.sort_by_key(|row| {
             let relevance = weights.relevance(row.importance, row.seen, row.facts.updated_at, now);
@@ -279,7 +338,7 @@ mod tests {
         assert_eq!(all.len(), 3_000 - 300, "every one but the summarised and Bob's");
         let ids = |rows: &[MemoryRow]| rows.iter().map(|row| row.facts.id).collect::<Vec<_>>();
         for most in [0, 1, 20, 100, 1_000] {
-            let best = world.store.recall(&scope, None, most).await.unwrap();
+            let best = world.recall(&scope, None, most).await;
             assert_eq!(ids(&best), ids(&all[..most]), "the best {most}");
         }
     }
@@ -297,7 +356,7 @@ mod tests {
         world.store.remember(&scope, &memory("critical"), &created(world.alice)).await.unwrap();
 
         let found = async |term| {
-            let rows = world.store.recall(&scope, term, 20).await.unwrap();
+            let rows = world.recall(&scope, term, 20).await;
             rows.iter().map(|row| row.importance.value()).collect::<Vec<_>>()
         };
         assert_eq!(found(term(1)).await, [8, 3]);
@@ -332,7 +391,65 @@ mod tests {
         assert_eq!(refused("user_id = 2").await.as_deref(), Some("memories_identity"));
     }
 
+    #[tokio::test]
+    async fn what_is_too_large_together_is_not_sent() {
+        let world = World::new().await;
+        let scope = writer(world.alice);
+        world.make_keys(&scope).await;
+        let length = memory("low").payload.len();
+        for _ in 0..3 {
+            world.store.remember(&scope, &memory("low"), &created(world.alice)).await.unwrap();
+        }
+
+        for (rows, bytes, found) in [
+            (3, 3 * length, Some(3)),
+            (3, 3 * length - 1, None),
+            (2, 2 * length, Some(2)),
+            (0, 0, Some(0)),
+        ] {
+            let most = AtMost { rows, bytes };
+            let rows = world.store.recall(&reader(world.alice), None, most).await.unwrap();
+            assert_eq!(rows.map(|rows| rows.len()), found, "{most:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crossing_writes_nothing_but_its_record() {
+        let world = World::new().await;
+        let scope = writer(world.alice);
+        world.make_keys(&scope).await;
+        world.store.remember(&scope, &memory("low"), &created(world.alice)).await.unwrap();
+        let by_bob = "UPDATE memoric.users SET roles = '{admin}' WHERE username = 'bob'";
+        world.as_superuser(by_bob).await;
+        let call = call(world.bob, Role::Admin, Operation::RecallMemories);
+        let crossing = Crossing::open(&world.store, &call, Some(world.alice), None).await.unwrap();
+        let record = crossing.record(&call, EventType::MemoryRetrieved, Action::Read);
+        let (entry, most) = (Entry::impersonal(record), AtMost { rows: 20, bytes: 1_000 });
+        let recall = || world.store.recall_across(&crossing, &entry, None, most);
+        let count = "SELECT count(*) FROM audit.trail WHERE event_type = 'memory.retrieved'";
+
+        let writes = "CREATE FUNCTION public.writes() RETURNS bigint LANGUAGE sql SECURITY DEFINER
+                      AS 'INSERT INTO memoric.ring VALUES (''12345678'', 9, '''') RETURNING 1::bigint'";
+        world.as_superuser(writes).await;
+        let grant = "GRANT USAGE ON SCHEMA public TO memoric_admin; GRANT EXECUTE ON FUNCTION public.writes TO memoric_admin";
+        world.as_superuser(grant).await;
+        let hook = "CREATE POLICY hook ON memoric.memories AS RESTRICTIVE FOR SELECT TO memoric_admin USING ((SELECT public.writes()) > 0)";
+        world.as_superuser(hook).await;
+        let refused = recall().await.err().unwrap();
+        assert_eq!(refused.code().unwrap().code(), "25006", "read-only");
+        assert_eq!(world.as_superuser(count).await, ["0"], "nor its record, where it fails");
+
+        world.as_superuser("DROP POLICY hook ON memoric.memories").await;
+        assert_eq!(recall().await.unwrap().map(|rows| rows.len()), Some(1));
+        assert_eq!(world.as_superuser(count).await, ["1"]);
+    }
+
     impl World {
+        async fn recall(&self, scope: &Scope, term: Option<Term>, rows: usize) -> Vec<MemoryRow> {
+            let most = AtMost { rows, bytes: usize::MAX >> 1 };
+            self.store.recall(scope, term, most).await.unwrap().unwrap()
+        }
+
         /// Gives Alice and Bob 3 000 memories each, of many kinds and ages, some of the same moment.
         async fn fill(&self) {
             let (alice, bob) = (self.alice, self.bob);

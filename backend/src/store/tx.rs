@@ -104,10 +104,6 @@ impl<R: DatabaseRole> Scoped<'_, R> {
     }
 
     /// Begins a transaction that may write.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what is served is one statement each so far")
-    )]
     pub(crate) async fn begin(self) -> Result<ScopedTx, StoreError> {
         let mut lease = self.pool.lease().await?;
         let set_context = lease.statement(SET_CONTEXT).await?;
@@ -143,7 +139,6 @@ impl<R: DatabaseRole> Scoped<'_, R> {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "what is served is one statement each so far"))]
 impl ScopedTx {
     /// One statement of the transaction.
     pub(crate) async fn query(

@@ -49,6 +49,15 @@ pub(crate) struct NewAccount<'a> {
     pub(crate) roles: Roles,
 }
 
+/// How an admin stands to the user whose rows they mean.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Footing {
+    /// Whether who acts is an admin, as of now, who is let in.
+    pub(crate) is_admin: bool,
+    /// Whether there is such a user.
+    pub(crate) is_there: bool,
+}
+
 /// The columns of accounts, with or without the hash, from a function or from what an admin may see.
 macro_rules! accounts {
     ($password_hash:literal, $from:literal) => {
@@ -87,6 +96,13 @@ impl Store {
         const SQL: &str = accounts!("'' AS password_hash", "memoric.users WHERE username = $1");
         let rows = self.pools.admin.scoped(scope.context()).read(SQL, &[&username]).await?;
         first(rows).map(|row| Account::read(&row)).transpose()
+    }
+
+    /// How who acts in `context` stands to whom it means.
+    pub(crate) async fn footing(&self, context: &Context) -> Result<Footing, StoreError> {
+        const SQL: &str = "SELECT is_admin, is_there FROM credentials.footing($1)";
+        let row = sole(self.pools.admin.scoped(context).write(SQL, &[]).await?)?;
+        Ok(Footing { is_admin: row.try_get("is_admin")?, is_there: row.try_get("is_there")? })
     }
 
     /// Every account, as the operator at the console sees it.

@@ -6,14 +6,16 @@ use memoric_config::report;
 use memoric_contract::AssertionKey;
 use tokio::{runtime, time::timeout};
 
-use super::{Console, Failure};
+use super::{Console, Failure, config, table};
 use crate::{Config, backend::BackendClient, link::Link, listener::server_config, spool};
 
-/// Prints every setting, then whether each thing that the gateway needs is there.
+/// Prints every setting and who may do what, then whether each thing that the gateway needs is there.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(report(&console.loaded, &console.environment)?.as_bytes())?;
-    let config = console.config()?;
+    out.write_all(table::permissions().as_bytes())?;
+    out.write_all(table::operations().as_bytes())?;
+    let config = config(console)?;
 
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let findings = [

@@ -6,13 +6,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Console, Failure};
+use super::{Console, Failure, config};
 use crate::{Config, Gateway};
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
     memoric_config::log::start(&console.loaded.settings.observability.logging);
-    let config = console.config()?;
+    let config = config(console)?;
     raise_descriptors(&config);
     let mut runtime = runtime::Builder::new_multi_thread();
     runtime.worker_threads(config.workers()).enable_all().build()?.block_on(serve(config))
