@@ -53,7 +53,10 @@ fn gateway(gateway: &Gateway) -> Result<(), Invalid> {
     within("gateway.bounds.headers", gateway.bounds.headers, 8..=256)?;
     within("gateway.bounds.body_bytes", gateway.bounds.body_bytes, 1024..=1_073_741_824)?;
     within("gateway.connections.total", gateway.connections.total, 1..=10_000_000)?;
-    within("gateway.connections.per_address", gateway.connections.per_address, 1..=10_000_000)
+    within("gateway.connections.per_address", gateway.connections.per_address, 1..=10_000_000)?;
+    within("gateway.in_flight.total", gateway.in_flight.total, 1..=100_000)?;
+    within("gateway.in_flight.per_address", gateway.in_flight.per_address, 1..=100_000)?;
+    within("gateway.in_flight.per_identity", gateway.in_flight.per_identity, 1..=100_000)
 }
 
 fn quota(path: &str, quota: Quota) -> Result<(), Invalid> {

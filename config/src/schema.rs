@@ -19,7 +19,7 @@ pub use self::{
     cors::Cors,
     database::{Database, DatabaseTls},
     encryption::Encryption,
-    gateway::{Bounds, Connections, Gateway, Limits, Quota, Timeouts, Tls},
+    gateway::{Bounds, Connections, Gateway, InFlight, Limits, Quota, Timeouts, Tls},
     observability::{Level, Logging, Metrics, Observability},
     privacy::Privacy,
     redis::Redis,

@@ -38,6 +38,8 @@ pub struct Config {
     pub(crate) bounds: Bounds,
     /// How many may be connected.
     pub(crate) connections: Connections,
+    /// How many requests may be with the backend at once.
+    pub(crate) in_flight: InFlight,
     /// Which web pages may call.
     pub(crate) cors: CorsPolicy,
     /// What access tokens are signed with.
@@ -101,6 +103,14 @@ pub(crate) struct Connections {
     pub(crate) per_address: usize,
 }
 
+/// How many requests may be with the backend at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) total: usize,
+    pub(crate) per_address: usize,
+    pub(crate) per_identity: usize,
+}
+
 /// Which web pages may call.
 #[derive(Clone, Debug)]
 pub(crate) struct CorsPolicy {
@@ -129,6 +139,7 @@ impl Config {
             timeouts: Timeouts::try_from(&gateway.timeouts)?,
             bounds: Bounds::try_from(&gateway.bounds)?,
             connections: Connections::try_from(&gateway.connections)?,
+            in_flight: InFlight::try_from(&gateway.in_flight)?,
             cors: CorsPolicy::try_from(&settings.cors)?,
             signing_secret,
             assertion_key,
@@ -200,6 +211,19 @@ impl TryFrom<&schema::Connections> for Connections {
             total: positive("gateway.connections.total", connections.total)?.get(),
             per_address: positive("gateway.connections.per_address", connections.per_address)?
                 .get(),
+        })
+    }
+}
+
+impl TryFrom<&schema::InFlight> for InFlight {
+    type Error = Invalid;
+
+    fn try_from(bounds: &schema::InFlight) -> Result<Self, Invalid> {
+        let field = |name, most| positive(&format!("gateway.in_flight.{name}"), most);
+        Ok(Self {
+            total: field("total", bounds.total)?.get(),
+            per_address: field("per_address", bounds.per_address)?.get(),
+            per_identity: field("per_identity", bounds.per_identity)?.get(),
         })
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     access_log::AccessLog, authz::Permit, cors::AllowedOrigin, limits::Budget,
-    listener::Connection, metrics::Metrics,
+    listener::Connection, metrics::Metrics, seats::Seat,
 };
 
 /// One request and its answer.
@@ -33,6 +33,8 @@ pub(crate) struct Exchange {
     pub(crate) caller: Option<(UserId, CredentialKind)>,
     /// Leave to forward it, once that is won.
     pub(crate) permit: Option<Permit>,
+    /// Room for it with the backend, once that is had.
+    pub(crate) seat: Option<Seat>,
     /// The page that may read the answer.
     pub(crate) page: Option<AllowedOrigin>,
     /// What is left of the budget that was charged last.
@@ -144,6 +146,7 @@ impl Exchanges {
             operation: None,
             caller: None,
             permit: None,
+            seat: None,
             page: None,
             budget: None,
             body_bytes: 0,

@@ -29,6 +29,8 @@ mod request;
 mod respond;
 mod revocation;
 mod routes;
+mod seats;
+mod tally;
 mod target;
 
 pub use config::Config;

@@ -20,6 +20,7 @@ use crate::{
     request::Request,
     revocation::Revocations,
     routes::{self, Routes},
+    seats::Seats,
     target::Target,
 };
 
@@ -31,6 +32,7 @@ pub(crate) struct Pipeline {
     authenticator: Authenticator,
     bounds: Bounds,
     routes: Routes,
+    seats: Arc<Seats>,
 }
 
 /// What is to be done with a request that was not rejected.
@@ -52,6 +54,7 @@ impl Pipeline {
             authenticator: Authenticator::new(TokenKeys::hs256(config.signing_secret.expose())),
             bounds: config.bounds,
             routes: Routes::new(),
+            seats: Seats::new(config.in_flight),
         }
     }
 
@@ -91,11 +94,14 @@ impl Pipeline {
             self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
         exchange.budget = budget.or(exchange.budget);
 
-        // May they?
+        // May they, and is there room?
         let permit = authz::authorize(identity.as_ref(), operation, target)?;
         Ok(match operation.answered_by() {
             AnsweredBy::Gateway => Decision::Answer(operation),
-            AnsweredBy::Backend => Decision::Forward(permit),
+            AnsweredBy::Backend => {
+                exchange.seat = Some(self.seats.take(request.client, permit.caller())?);
+                Decision::Forward(permit)
+            }
         })
     }
 }

@@ -25,6 +25,10 @@ pub(crate) enum Rejection {
     UnknownExpectation,
     #[error("the request came from no address that can be charged")]
     Unaccountable,
+    #[error("too many requests of theirs are in flight")]
+    Crowded,
+    #[error("too many requests are in flight")]
+    Overloaded,
     #[error("too many requests")]
     TooMany { retry_after: Duration },
     #[error("nothing is there")]
@@ -82,12 +86,12 @@ impl Rejection {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany { .. } | Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::BackendUnusable => StatusCode::BAD_GATEWAY,
-            Self::RevocationsUnavailable | Self::BackendUnavailable => {
+            Self::RevocationsUnavailable | Self::BackendUnavailable | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::BackendLate => StatusCode::GATEWAY_TIMEOUT,
@@ -103,6 +107,8 @@ impl Rejection {
             Self::BodyIncomplete => "body_incomplete",
             Self::UnknownExpectation => "unknown_expectation",
             Self::TooMany { .. } => "too_many_requests",
+            Self::Crowded => "too_many_in_flight",
+            Self::Overloaded => "overloaded",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::PreflightRefused(_) | Self::ForeignOrigin => "origin_not_allowed",
@@ -133,6 +139,7 @@ impl Rejection {
             Self::UnknownExpectation => "Only 100-continue may be expected",
             Self::Unaccountable => "The request came from no known address",
             Self::TooMany { .. } => "Too many requests",
+            Self::Crowded => "Too many requests at once",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed { .. } => "Method Not Allowed",
             Self::ForeignOrigin => "Pages of this origin may not ask",
@@ -142,7 +149,7 @@ impl Rejection {
             Self::TokenExpired => "Token expired",
             Self::Forbidden | Self::AnotherUser => "Insufficient permissions",
             Self::NotImplemented(what) => what,
-            Self::RevocationsUnavailable | Self::BackendUnavailable => {
+            Self::RevocationsUnavailable | Self::BackendUnavailable | Self::Overloaded => {
                 "The service is unavailable, try again later"
             }
             Self::BackendLate => "The service took too long to answer",
@@ -177,7 +184,10 @@ impl Rejection {
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TooMany { retry_after } => Some(whole_seconds(*retry_after)),
-            Self::RevocationsUnavailable | Self::BackendUnavailable => Some(1),
+            Self::Crowded
+            | Self::Overloaded
+            | Self::RevocationsUnavailable
+            | Self::BackendUnavailable => Some(1),
             _ => None,
         }
     }

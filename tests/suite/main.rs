@@ -5,6 +5,7 @@ mod authentication;
 mod authorization;
 mod bounds;
 mod encryption;
+mod fairness;
 mod guide;
 mod isolation;
 mod shutdown;

@@ -41,6 +41,8 @@ pub struct Gateway {
     pub bounds: Bounds,
     /// How many may be connected.
     pub connections: Connections,
+    /// How many requests may be with the backend at once.
+    pub in_flight: InFlight,
 }
 
 /// The certificate that HTTPS shows.
@@ -113,6 +115,18 @@ pub struct Connections {
     pub per_address: usize,
 }
 
+/// How many requests may be with the backend at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InFlight {
+    /// Requests in all; half of them at most of strangers.
+    pub total: usize,
+    /// Requests of one client address, IPv6 by /64.
+    pub per_address: usize,
+    /// Requests of one identity, from wherever.
+    pub per_identity: usize,
+}
+
 impl Default for Gateway {
     fn default() -> Self {
         Self {
@@ -128,6 +142,7 @@ impl Default for Gateway {
             timeouts: Timeouts::default(),
             bounds: Bounds::default(),
             connections: Connections::default(),
+            in_flight: InFlight::default(),
         }
     }
 }
@@ -163,6 +178,12 @@ impl Default for Bounds {
 impl Default for Connections {
     fn default() -> Self {
         Self { total: 10_000, per_address: 512 }
+    }
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self { total: 1024, per_address: 256, per_identity: 64 }
     }
 }
 

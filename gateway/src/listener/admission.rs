@@ -1,12 +1,11 @@
 //! How many may be connected.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::config::Connections;
+use crate::{config::Connections, tally::Tally};
 
 /// Counts who is connected, and turns the rest away.
 pub(super) struct Admission {
@@ -39,8 +38,7 @@ pub(crate) struct Network(IpAddr);
 #[derive(Default)]
 struct Present {
     total: usize,
-    /// Nobody is listed with none, so it is no longer than `total`.
-    by_network: HashMap<Network, usize>,
+    by_network: Tally<Network>,
 }
 
 impl Admission {
@@ -55,11 +53,9 @@ impl Admission {
         if present.total >= self.limits.total {
             return Err(Refused::Full);
         }
-        let from_there = present.by_network.entry(network).or_default();
-        if *from_there >= self.limits.per_address {
+        if !present.by_network.add(network, self.limits.per_address) {
             return Err(Refused::Crowded);
         }
-        *from_there += 1;
         present.total += 1;
         Ok(Admitted { admission: Arc::clone(self), network })
     }
@@ -73,12 +69,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut present = self.admission.present();
         present.total = present.total.saturating_sub(1);
-        if let Entry::Occupied(mut from_there) = present.by_network.entry(self.network) {
-            match from_there.get().saturating_sub(1) {
-                0 => drop(from_there.remove()),
-                left => *from_there.get_mut() = left,
-            }
-        }
+        present.by_network.remove(self.network);
     }
 }
 
