@@ -1,0 +1,122 @@
+//! Connections for the gateway's own questions, kept from one to the next.
+
+use std::{
+    future::{Future, pending},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1::{Connection, SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::BackendError;
+
+/// Connections that wait for the next question. Who has one need not hope for another: a backend
+/// that is full still hears them.
+pub(super) struct Lines {
+    idle: Mutex<Vec<Line>>,
+    /// How many are kept.
+    most: usize,
+}
+
+/// A stream to the backend.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+type Transport = TokioIo<Box<dyn Stream>>;
+
+/// One connection. It is driven while something is asked and not in between, so that no task has
+/// to live beside it.
+struct Line {
+    sender: SendRequest<Empty<Bytes>>,
+    /// `None` once it has ended. Kept any longer, it would leave its sender waiting.
+    connection: Option<Connection<Transport, Empty<Bytes>>>,
+}
+
+impl Lines {
+    /// Keeps at most `most`.
+    pub(super) fn new(most: usize) -> Self {
+        Self { idle: Mutex::default(), most }
+    }
+
+    /// Asks by a connection that is there, or by one that `connect` makes.
+    ///
+    /// One that waited may have been closed meanwhile, so what it fails at is asked once more:
+    /// nothing of what we ask by ourselves does harm twice.
+    pub(super) async fn ask<C>(
+        &self,
+        request: Request<Empty<Bytes>>,
+        connect: impl FnOnce() -> C,
+    ) -> Result<(StatusCode, Bytes), BackendError>
+    where
+        C: Future<Output = Result<Box<dyn Stream>, BackendError>>,
+    {
+        let waiting = self.idle().pop();
+        if let Some(line) = waiting {
+            match self.ask_by(line, request.clone()).await {
+                Err(BackendError::Cut(_)) => {}
+                answered => return answered,
+            }
+        }
+        self.ask_by(Line::over(connect().await?).await?, request).await
+    }
+
+    async fn ask_by(
+        &self,
+        mut line: Line,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
+        let answer = line.ask(request).await?;
+        let mut idle = self.idle();
+        if line.connection.is_some() && idle.len() < self.most {
+            idle.push(line);
+        }
+        Ok(answer)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    async fn over(stream: Box<dyn Stream>) -> Result<Self, BackendError> {
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(BackendError::Cut)?;
+        Ok(Self { sender, connection: Some(connection) })
+    }
+
+    async fn ask(
+        &mut self,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
+        let Self { sender, connection } = self;
+        let answer = async {
+            sender.ready().await.map_err(BackendError::Cut)?;
+            let answer = sender.send_request(request).await.map_err(BackendError::Cut)?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, LONGEST_ANSWER).collect().await;
+            Ok((head.status, body.map_err(|_| BackendError::Unusable)?.to_bytes()))
+        };
+        let drive = async {
+            if let Some(connection) = connection.as_mut() {
+                let _ = connection.await;
+            }
+            *connection = None;
+            pending().await
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            // It may end before its answer has been read; the answer tells how that went.
+            never = drive => never,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Bytes: a hundred thousand revocations.
+const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
