@@ -10,10 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header::HOST};
-use http_body_util::Empty;
+use http_body_util::Full;
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, InternalOperation, RequestId,
-    revocation::FeedPage,
+    revocation::FeedPage, spool::Answer,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -75,7 +75,8 @@ impl BackendClient {
 
     /// Whether the backend can serve. One whose database is away says so itself.
     pub(crate) async fn health(&self) -> Result<Health, BackendError> {
-        let request = self.question(InternalOperation::ProbeHealth, "", &Caller::Anonymous)?;
+        let request =
+            self.question(InternalOperation::ProbeHealth, "", &Caller::Anonymous, Bytes::new())?;
         let (status, body) = self.ask(&self.standing, request, PATIENCE).await?;
         match status {
             StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => read(&body),
@@ -91,14 +92,14 @@ impl BackendClient {
     ) -> Result<FeedPage, BackendError> {
         let query = format!("?cursor={cursor}&wait_ms={}", wait.as_millis());
         let operation = InternalOperation::FollowRevocations;
-        let request = self.question(operation, &query, &Caller::Anonymous)?;
+        let request = self.question(operation, &query, &Caller::Anonymous, Bytes::new())?;
         accepted(self.ask(&self.standing, request, PATIENCE + wait).await?)
     }
 
     /// Whether the credential behind `identity` still lives.
     pub(crate) async fn is_live(&self, identity: &Identity) -> Result<bool, BackendError> {
         let caller = Caller::Known(identity.clone());
-        let request = self.question(InternalOperation::CheckLive, "", &caller)?;
+        let request = self.question(InternalOperation::CheckLive, "", &caller, Bytes::new())?;
         let asked = async {
             // It is never closed.
             let _place = self.questions.acquire().await;
@@ -108,16 +109,27 @@ impl BackendClient {
         accepted::<Live>(answer).map(|answer| answer.live)
     }
 
+    /// Hands over a batch of records, and hears what became of each.
+    pub(crate) async fn deliver(&self, batch: Vec<u8>) -> Result<Answer, BackendError> {
+        let operation = InternalOperation::DeliverRecords;
+        let request = self.question(operation, "", &Caller::Anonymous, batch.into())?;
+        match self.ask(&self.standing, request, DELIVERY).await? {
+            (StatusCode::OK, body) => Answer::from_bytes(&body).ok_or(BackendError::Unusable),
+            (status, _) => Err(BackendError::Refused(status)),
+        }
+    }
+
     fn question(
         &self,
         operation: InternalOperation,
         query: &str,
         caller: &Caller,
-    ) -> Result<Request<Empty<Bytes>>, BackendError> {
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, BackendError> {
         let target = format!("{}{query}", operation.path());
         let assertion = self.key.sign(
             &Assertion {
-                method: "GET",
+                method: operation.method(),
                 target: &target,
                 operation: operation.name(),
                 request: RequestId::new(),
@@ -126,17 +138,19 @@ impl BackendClient {
             },
             now(),
         );
-        Request::get(target)
+        Request::builder()
+            .method(operation.method())
+            .uri(target)
             .header(HOST, "backend")
             .header(ASSERTION_HEADER, assertion)
-            .body(Empty::new())
+            .body(Full::new(body))
             .map_err(|_| BackendError::Unusable)
     }
 
     async fn ask(
         &self,
         lines: &Lines,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
         patience: Duration,
     ) -> Result<(StatusCode, Bytes), BackendError> {
         let asked = lines.ask(request, || self.connect());
@@ -180,9 +194,12 @@ fn now() -> u64 {
 /// How long the backend may take over a question of ours.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How many connections are kept for what is asked all the time: the feed, the probe, and room for
-/// one more.
-const STANDING: usize = 3;
+/// How long the backend may take to write down a batch of records.
+const DELIVERY: Duration = Duration::from_secs(10);
+
+/// How many connections are kept for what is asked all the time: the feed, the probe, the
+/// deliveries.
+const STANDING: usize = 4;
 
 /// How many questions about requests are asked at once.
 const QUESTIONS: usize = 32;

@@ -16,6 +16,8 @@ use memoric_config::{
     schema::{self, Seconds},
 };
 
+use crate::spool::{Durability, SpoolSettings, StrangersRate};
+
 /// Everything the gateway needs to start.
 pub struct Config {
     /// Where clients connect in clear.
@@ -42,6 +44,8 @@ pub struct Config {
     pub(crate) in_flight: InFlight,
     /// Which web pages may call.
     pub(crate) cors: CorsPolicy,
+    /// Where records wait for the backend, and how many may.
+    pub(crate) spool: SpoolSettings,
     /// What access tokens are signed with.
     pub(crate) signing_secret: SigningSecret,
     /// What our word to the backend is signed with.
@@ -141,6 +145,7 @@ impl Config {
             connections: Connections::try_from(&gateway.connections)?,
             in_flight: InFlight::try_from(&gateway.in_flight)?,
             cors: CorsPolicy::try_from(&settings.cors)?,
+            spool: SpoolSettings::try_from(&settings.audit)?,
             signing_secret,
             assertion_key,
             redis: client(&settings.redis, environment)?,
@@ -241,6 +246,31 @@ impl TryFrom<&schema::Cors> for CorsPolicy {
     }
 }
 
+impl TryFrom<&schema::Audit> for SpoolSettings {
+    type Error = Invalid;
+
+    fn try_from(audit: &schema::Audit) -> Result<Self, Invalid> {
+        let schema::Spool { folder, known_bytes, strangers_bytes, drain } = &audit.spool;
+        let strangers = quota("audit.strangers", audit.strangers)?;
+        Ok(Self {
+            folder: folder.clone(),
+            known: *known_bytes,
+            strangers: *strangers_bytes,
+            segment: (*known_bytes.min(strangers_bytes) / SEGMENTS).min(LARGEST_SEGMENT),
+            durability: match audit.durability {
+                schema::Durability::Group => Durability::Group,
+                schema::Durability::Strict => Durability::Strict,
+            },
+            rate: StrangersRate {
+                every: strangers.replenish_interval(),
+                burst: strangers.burst_size().get(),
+                keys: STRANGERS,
+            },
+            drain: drain.duration(),
+        })
+    }
+}
+
 fn secrets(environment: &Environment) -> Result<(SigningSecret, AssertionKey), ConfigError> {
     let given = |name: &'static str| {
         environment.secret(name)?.ok_or_else(|| ConfigError::from(Invalid::new(name, "is not set")))
@@ -316,6 +346,15 @@ const PARSER_HEADERS: usize = 256;
 /// Less would refuse ordinary requests; more is more than Pingora's parser takes in.
 const LEAST_HEAD: usize = 1024;
 const GREATEST_HEAD: usize = 256 * 1024;
+
+/// How many segments a spool has at least, so that it has room again long before it is empty.
+const SEGMENTS: u64 = 8;
+
+/// Bytes. Larger ones would be no faster, and take longer to look through at a start.
+const LARGEST_SEGMENT: u64 = 4 * 1024 * 1024;
+
+/// Reasons and networks of strangers that are told apart.
+const STRANGERS: usize = 10_000;
 
 /// How long the path of a Unix socket may be.
 const SOCKET_PATH: usize = 107;

@@ -8,6 +8,8 @@ use http::{
     },
 };
 
+use memoric_contract::{Operation, Takes};
+
 use crate::{config::Bounds, rejection::Rejection, request::Request};
 
 /// Rejects what could be read in two ways, or is larger than anyone needs.
@@ -23,6 +25,25 @@ pub(crate) fn check(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejecti
     check_connection(request)?;
     check_length(request, bounds)?;
     check_expectation(request)
+}
+
+/// Rejects a body that `operation` does not take, before a byte of it is read where its length is
+/// told. What is told of no body is ignored.
+pub(crate) fn check_body(request: &Request<'_>, operation: Operation) -> Result<(), Rejection> {
+    if !request.has_body {
+        return Ok(());
+    }
+    let takes = operation.takes();
+    if takes == Takes::Nothing {
+        return Err(Rejection::BodyUnwanted);
+    }
+    if !takes.allows(request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
+        return Err(Rejection::UnsupportedMediaType);
+    }
+    match request.headers().get(CONTENT_LENGTH) {
+        Some(length) if !is_at_most(length, takes.most()) => Err(Rejection::BodyTooLarge),
+        _ => Ok(()),
+    }
 }
 
 fn check_size(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejection> {
@@ -134,11 +155,16 @@ fn check_length(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejection> 
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Rejection::Misframed("Content-Length is not a number"));
     }
-    // More digits than fit are more bytes than anyone may send.
-    match length.to_str().ok().and_then(|digits| digits.parse().ok()) {
-        Some(length) if bounds.body_bytes >= length => Ok(()),
-        _ => Err(Rejection::BodyTooLarge),
-    }
+    if is_at_most(length, bounds.body_bytes) { Ok(()) } else { Err(Rejection::BodyTooLarge) }
+}
+
+/// Whether digits say no more than `most`. More of them than fit are more bytes than anyone may send.
+fn is_at_most(length: &HeaderValue, most: usize) -> bool {
+    length
+        .to_str()
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .is_some_and(|length: usize| length <= most)
 }
 
 /// Accepts one `chunked` alone. Pingora has dropped a `Content-Length` beside it without a word,
@@ -227,6 +253,31 @@ mod tests {
         assert_eq!(with("Content-Length: 101\r\n"), Err(Rejection::BodyTooLarge));
         let endless = format!("Content-Length: {}\r\n", "9".repeat(40));
         assert_eq!(with(&endless), Err(Rejection::BodyTooLarge));
+    }
+
+    #[test]
+    fn a_body_is_of_the_kind_and_size_that_its_operation_takes() {
+        let ask = |operation: Operation, fields: &str| {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            check_body(&Parsed::new(&head).request(), operation)
+        };
+        let json = "Content-Type: application/json\r\n";
+        let (large, huge) = ("Content-Length: 20000\r\n", "Content-Length: 3000000\r\n");
+
+        assert_eq!(ask(Operation::RecallMemories, "Content-Length: 0\r\n"), Ok(()));
+        assert_eq!(ask(Operation::RecallMemories, "Content-Type: x\r\n"), Ok(()), "of none");
+        for body in ["Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let refused = ask(Operation::RecallMemories, body);
+            assert_eq!(refused, Err(Rejection::BodyUnwanted), "{body}");
+        }
+        assert_eq!(ask(Operation::RememberMemory, &format!("{json}{large}")), Ok(()));
+        let refused = ask(Operation::RememberMemory, &format!("{json}{huge}"));
+        assert_eq!(refused, Err(Rejection::BodyTooLarge));
+        let refused = ask(Operation::Login, large);
+        assert_eq!(refused, Err(Rejection::BodyTooLarge), "of two names");
+        assert_eq!(ask(Operation::Login, "Content-Length: 9\r\n"), Ok(()), "as the guide does");
+        let refused = ask(Operation::RememberMemory, "Content-Length: 9\r\n");
+        assert_eq!(refused, Err(Rejection::UnsupportedMediaType));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use memoric_contract::audit::EventType;
 use thiserror::Error;
 
 /// Why a request went no further.
@@ -19,6 +20,10 @@ pub(crate) enum Rejection {
     HeadTooLarge,
     #[error("the request body exceeds its bound")]
     BodyTooLarge,
+    #[error("the operation takes no body")]
+    BodyUnwanted,
+    #[error("the request body is not of a kind that the operation takes")]
+    UnsupportedMediaType,
     #[error("the request body did not arrive whole")]
     BodyIncomplete,
     #[error("the request expects what is not offered")]
@@ -57,6 +62,8 @@ pub(crate) enum Rejection {
     NotImplemented(&'static str),
     #[error("revocations could not be read")]
     RevocationsUnavailable,
+    #[error("what is done could not be written down")]
+    AuditUnavailable,
     #[error("the backend cannot be reached")]
     BackendUnavailable,
     #[error("the backend did not answer in time")]
@@ -72,6 +79,7 @@ impl Rejection {
         match self {
             Self::Ambiguous(_)
             | Self::Misframed(_)
+            | Self::BodyUnwanted
             | Self::BodyIncomplete
             | Self::Unaccountable
             | Self::SeveralCredentials => StatusCode::BAD_REQUEST,
@@ -85,15 +93,17 @@ impl Rejection {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
             Self::TooMany { .. } | Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::BackendUnusable => StatusCode::BAD_GATEWAY,
-            Self::RevocationsUnavailable | Self::BackendUnavailable | Self::Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::RevocationsUnavailable
+            | Self::AuditUnavailable
+            | Self::BackendUnavailable
+            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendLate => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -104,6 +114,8 @@ impl Rejection {
             Self::Ambiguous(_) | Self::Misframed(_) | Self::Unaccountable => "bad_request",
             Self::HeadTooLarge => "head_too_large",
             Self::BodyTooLarge => "body_too_large",
+            Self::BodyUnwanted => "body_unwanted",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::BodyIncomplete => "body_incomplete",
             Self::UnknownExpectation => "unknown_expectation",
             Self::TooMany { .. } => "too_many_requests",
@@ -120,11 +132,53 @@ impl Rejection {
             Self::Forbidden | Self::AnotherUser => "forbidden",
             Self::NotImplemented(_) => "not_implemented",
             Self::RevocationsUnavailable => "revocation_unavailable",
+            Self::AuditUnavailable => "audit_unavailable",
             Self::BackendUnavailable => "backend_unavailable",
             Self::BackendLate => "backend_timeout",
             Self::BackendUnusable => "bad_gateway",
             Self::Internal => "internal_error",
         }
+    }
+
+    /// What the trail calls it. `None`: it is not recorded. A browser's question is nobody's
+    /// request yet, and what could not be written down cannot be written down.
+    pub(crate) const fn event(&self) -> Option<EventType> {
+        Some(match self {
+            Self::PreflightRefused(_) | Self::AuditUnavailable => return None,
+            Self::Ambiguous(_)
+            | Self::Misframed(_)
+            | Self::HeadTooLarge
+            | Self::BodyTooLarge
+            | Self::BodyUnwanted
+            | Self::UnsupportedMediaType
+            | Self::BodyIncomplete
+            | Self::UnknownExpectation
+            | Self::Unaccountable
+            | Self::NotFound
+            | Self::MethodNotAllowed { .. } => EventType::SuspiciousActivity,
+            Self::TooMany { .. } | Self::Crowded => EventType::RateLimitExceeded,
+            Self::SeveralCredentials | Self::BadCredential(_) | Self::Revoked => {
+                EventType::TokenInvalid
+            }
+            Self::TokenExpired => EventType::TokenExpired,
+            Self::ForeignOrigin
+            | Self::NoCredential
+            | Self::Forbidden
+            | Self::AnotherUser
+            | Self::NotImplemented(_) => EventType::AccessDenied,
+            Self::RevocationsUnavailable
+            | Self::Overloaded
+            | Self::BackendUnavailable
+            | Self::BackendLate
+            | Self::BackendUnusable
+            | Self::Internal => EventType::SystemError,
+        })
+    }
+
+    /// Whether the credential that was presented is worth nothing any more, so that whoever has it
+    /// is a stranger.
+    pub(crate) const fn ends_credential(&self) -> bool {
+        matches!(self, Self::TokenExpired | Self::Revoked)
     }
 
     /// The sentence that a client reads: the guide's, or the Python server's, where they have one.
@@ -135,6 +189,8 @@ impl Rejection {
             }
             Self::HeadTooLarge => "The request head is too large",
             Self::BodyTooLarge => "The request body is too large",
+            Self::BodyUnwanted => "This takes no request body",
+            Self::UnsupportedMediaType => "Content type should be application/json",
             Self::BodyIncomplete => "The request body is incomplete",
             Self::UnknownExpectation => "Only 100-continue may be expected",
             Self::Unaccountable => "The request came from no known address",
@@ -149,9 +205,10 @@ impl Rejection {
             Self::TokenExpired => "Token expired",
             Self::Forbidden | Self::AnotherUser => "Insufficient permissions",
             Self::NotImplemented(what) => what,
-            Self::RevocationsUnavailable | Self::BackendUnavailable | Self::Overloaded => {
-                "The service is unavailable, try again later"
-            }
+            Self::RevocationsUnavailable
+            | Self::AuditUnavailable
+            | Self::BackendUnavailable
+            | Self::Overloaded => "The service is unavailable, try again later",
             Self::BackendLate => "The service took too long to answer",
             Self::BackendUnusable | Self::Internal => "Something went wrong on our side",
         }
@@ -187,6 +244,7 @@ impl Rejection {
             Self::Crowded
             | Self::Overloaded
             | Self::RevocationsUnavailable
+            | Self::AuditUnavailable
             | Self::BackendUnavailable => Some(1),
             _ => None,
         }

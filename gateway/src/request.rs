@@ -12,6 +12,8 @@ pub(crate) struct Request<'a> {
     pub(crate) client: Option<IpAddr>,
     /// Whether it came over TLS.
     pub(crate) over_tls: bool,
+    /// Whether a body comes behind its head, were it only the frame of an empty one.
+    pub(crate) has_body: bool,
     head: &'a RequestHeader,
     /// The bytes of the head, where it came over HTTP/1. Pingora's parser forgives some of them.
     raw: Option<Bytes>,
@@ -45,14 +47,15 @@ impl<'a> Request<'a> {
         let host = || self.headers().get(HOST).map(HeaderValue::as_bytes);
         self.head.uri.authority().map(|authority| authority.as_str().as_bytes()).or_else(host)
     }
-}
 
-impl<'a> From<&'a Session> for Request<'a> {
-    fn from(session: &'a Session) -> Self {
+    /// The request that `session` has read the head of.
+    pub(crate) fn of(session: &'a mut Session) -> Self {
+        let has_body = !session.is_body_empty();
         let address = session.client_addr().and_then(PeerAddr::as_inet);
         Self {
             client: address.map(|address| address.ip().to_canonical()),
             over_tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+            has_body,
             head: session.req_header(),
             raw: session.as_http1().map(|http1| http1.get_headers_raw_bytes()),
         }
@@ -174,6 +177,9 @@ pub(crate) mod tests {
             Request {
                 client: Some([192, 0, 2, 1].into()),
                 over_tls: true,
+                has_body: ["content-length", "transfer-encoding"]
+                    .into_iter()
+                    .any(|name| self.head.headers.get(name).is_some_and(|value| value != "0")),
                 head: &self.head,
                 raw: Some(self.raw.clone()),
             }
@@ -182,7 +188,8 @@ pub(crate) mod tests {
 
     /// A request over HTTP/2.
     pub(crate) fn http2<'a>(head: &'a RequestHeader) -> Request<'a> {
-        Request { client: Some([192, 0, 2, 1].into()), over_tls: true, head, raw: None }
+        let client = Some([192, 0, 2, 1].into());
+        Request { client, over_tls: true, has_body: false, head, raw: None }
     }
 
     #[test]

@@ -42,7 +42,9 @@ pub(crate) async fn reject(
         Rejection::TooMany { .. } => exchange.budget = exchange.budget.map(Budget::spent),
         _ => {}
     }
-    if rejection.ends_connection() {
+    // What follows a CONNECT may be meant for whoever is behind the tunnel.
+    let is_tunnel = session.req_header().method == Method::CONNECT;
+    if rejection.ends_connection() || is_tunnel {
         session.set_keepalive(None);
     }
     let status = rejection.status();

@@ -65,6 +65,7 @@ impl Recipe {
             ("MEMORIC_REDIS__PREFIX", format!("{database}:")),
             ("MEMORIC_BACKEND__LISTEN", socket.clone()),
             ("MEMORIC_GATEWAY__BACKEND", socket),
+            ("MEMORIC_AUDIT__SPOOL__FOLDER", path("spool")),
             ("MEMORIC_GATEWAY__TLS__CERTIFICATE", path("certificate.pem")),
             ("MEMORIC_GATEWAY__TLS__KEY", path("key.pem")),
             ("MEMORIC_HTTP", free_address().to_string()),

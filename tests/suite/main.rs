@@ -6,6 +6,7 @@ mod authorization;
 mod bounds;
 mod encryption;
 mod fairness;
+mod framing;
 mod guide;
 mod isolation;
 mod shutdown;

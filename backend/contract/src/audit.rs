@@ -23,6 +23,9 @@ pub const OWNER_HEADER: &str = "x-memoric-owner";
 /// Tells the gateway, in an answer of the backend's, the id of what it was about.
 pub const RESOURCE_HEADER: &str = "x-memoric-resource";
 
+/// Tells the gateway that the backend has recorded the request itself.
+pub const RECORDED_HEADER: &str = "x-memoric-recorded";
+
 /// Who did what to whose, when, from where, and how it ended.
 ///
 /// Never content, never a secret. What tells a person is in [`Personal`], which is sealed.

@@ -14,6 +14,7 @@ mod permission;
 pub mod problem;
 pub mod revocation;
 pub mod spool;
+mod takes;
 pub mod token;
 
 pub use assertion::{ASSERTION_HEADER, Assertion, AssertionError, AssertionKey, VerifiedAssertion};
@@ -23,3 +24,4 @@ pub use key_id::{KeyPurpose, key_id};
 pub use operation::{AnsweredBy, Demands, InternalOperation, LimitClass, Operation, RecordedBy};
 pub use permission::{Permission, Role, Roles};
 pub use problem::{FieldError, Problem};
+pub use takes::Takes;

@@ -1,6 +1,10 @@
 //! Everything that can be asked for.
 
-use crate::{Permission, spool::BATCH_PATH};
+use crate::{
+    Permission, Takes,
+    audit::{Action, EventType, Resource},
+    spool::BATCH_PATH,
+};
 
 /// One thing a client can ask for.
 ///
@@ -287,6 +291,34 @@ impl Operation {
         }
     }
 
+    /// What it takes as its body. The bounds are those of the fields, with every character escaped.
+    pub const fn takes(self) -> Takes {
+        match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowOpenApi
+            | Self::ShowMe
+            | Self::ShowProfile
+            | Self::RecallMemories
+            | Self::ListClusters
+            | Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => Takes::Nothing,
+            Self::Login | Self::Refresh => Takes::UnlabelledJson(A_FEW_FIELDS),
+            Self::Register
+            | Self::Logout
+            | Self::ChangePassword
+            | Self::CreateApiKey
+            | Self::RunPolicies => Takes::Json(A_FEW_FIELDS),
+            Self::RememberMemory => Takes::Json(A_MEMORY),
+        }
+    }
+
     /// Which budget it is charged to.
     pub const fn limit_class(self) -> LimitClass {
         match self {
@@ -353,6 +385,37 @@ impl Operation {
             | Self::ListEventTypes
             | Self::ListSeverities => RecordedBy::Gateway,
         }
+    }
+
+    /// What the trail calls it when it was done, and what was done to which kind of thing. `None`:
+    /// nobody records it.
+    pub const fn audited(self) -> Option<(EventType, Action, Resource)> {
+        Some(match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowOpenApi => return None,
+            Self::Register => (EventType::UserCreated, Action::Create, Resource::User),
+            Self::Login => (EventType::LoginSucceeded, Action::Create, Resource::Session),
+            Self::Refresh => (EventType::TokenCreated, Action::Update, Resource::Session),
+            Self::Logout => (EventType::LoggedOut, Action::Delete, Resource::Session),
+            Self::ShowMe | Self::ShowProfile => {
+                (EventType::AccessGranted, Action::Read, Resource::User)
+            }
+            Self::ChangePassword => (EventType::PasswordChanged, Action::Update, Resource::User),
+            Self::CreateApiKey => (EventType::TokenCreated, Action::Create, Resource::ApiKey),
+            Self::RecallMemories => (EventType::MemoryRetrieved, Action::Read, Resource::Memory),
+            Self::RememberMemory => (EventType::MemoryCreated, Action::Create, Resource::Memory),
+            Self::ListClusters => (EventType::ClusterRetrieved, Action::Read, Resource::Cluster),
+            Self::RunPolicies => (EventType::PolicyExecuted, Action::Execute, Resource::Policy),
+            Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => (EventType::AccessGranted, Action::Read, Resource::Audit),
+        })
     }
 
     /// Whether it changes anything. The backend reads under `READ ONLY` where it does not.
@@ -429,6 +492,12 @@ fn matches(template: &str, path: &str) -> bool {
         })
 }
 
+/// Bytes of names, addresses and passwords, of a key's name or a token.
+const A_FEW_FIELDS: usize = 16 * 1024;
+
+/// Bytes of a memory of 1 MiB half of whose characters are escaped, or of one with all it may carry.
+const A_MEMORY: usize = 2 * 1024 * 1024;
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -460,6 +529,29 @@ mod tests {
                 operation.needs().is_none() || operation.demands() == Demands::Access,
                 "{operation:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_somebody_records_has_a_name_in_the_trail() {
+        for operation in Operation::ALL {
+            let is_recorded = operation.recorded_by() != RecordedBy::Nobody;
+            assert_eq!(operation.audited().is_some(), is_recorded, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_takes_no_body() {
+        for operation in Operation::ALL {
+            assert_eq!(operation.is_safe(), operation.takes() == Takes::Nothing, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_page_could_send_unasked_needs_no_access_token() {
+        let is_unlabelled = |each: &Operation| matches!(each.takes(), Takes::UnlabelledJson(_));
+        for operation in Operation::ALL.into_iter().filter(is_unlabelled) {
+            assert_ne!(operation.demands(), Demands::Access, "{operation:?}");
         }
     }
 

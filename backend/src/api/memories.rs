@@ -2,7 +2,7 @@
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    UserId,
+    Operation, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
@@ -10,12 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{
-    Answer,
-    body::{self, Claims},
-    deny, json,
-    query::Asked,
-};
+use super::{Answer, body, deny, json, query::Asked};
 use crate::{
     app::App,
     audit::{self, Named},
@@ -37,7 +32,7 @@ struct Opened {
 
 /// Keeps a new memory of the caller's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Claims::Json).await?;
+    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
     let scope = Scope::of(call)?;
     let memory = NewMemory::parse(&body).map_err(ApiError::Invalid)?.of(scope.owner());
 

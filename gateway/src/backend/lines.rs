@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,9 +30,9 @@ type Transport = TokioIo<Box<dyn Stream>>;
 /// One connection. It is driven while something is asked and not in between, so that no task has
 /// to live beside it.
 struct Line {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     /// `None` once it has ended. Kept any longer, it would leave its sender waiting.
-    connection: Option<Connection<Transport, Empty<Bytes>>>,
+    connection: Option<Connection<Transport, Full<Bytes>>>,
 }
 
 impl Lines {
@@ -44,10 +44,10 @@ impl Lines {
     /// Asks by a connection that is there, or by one that `connect` makes.
     ///
     /// One that waited may have been closed meanwhile, so what it fails at is asked once more:
-    /// nothing of what we ask by ourselves does harm twice.
+    /// nothing of what we say by ourselves does harm twice.
     pub(super) async fn ask<C>(
         &self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
         connect: impl FnOnce() -> C,
     ) -> Result<(StatusCode, Bytes), BackendError>
     where
@@ -66,7 +66,7 @@ impl Lines {
     async fn ask_by(
         &self,
         mut line: Line,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), BackendError> {
         let answer = line.ask(request).await?;
         let mut idle = self.idle();
@@ -90,7 +90,7 @@ impl Line {
 
     async fn ask(
         &mut self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), BackendError> {
         let Self { sender, connection } = self;
         let answer = async {

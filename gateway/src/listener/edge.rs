@@ -47,6 +47,8 @@ where
         let mut engine = http_proxy(&Arc::new(conf), proxy);
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(config.timeouts.idle);
+        // So that a CONNECT is refused like any other request, in our words and on the record.
+        options.allow_connect_method_proxying = true;
         engine.server_options = Some(options);
         engine.h2_options = Some(h2_options(config.bounds));
         Arc::new(Self { engine: Arc::new(engine), exchange: config.timeouts.exchange, cut })

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    Roles, UserId,
+    Operation, Roles, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use secrecy::SecretString;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::super::{
     Answer,
-    body::{self, Claims, Sent},
+    body::{self, Sent},
     json, recorded,
 };
 use crate::{
@@ -60,7 +60,7 @@ struct FullProfile<'a> {
 /// Whoever there is not, whoever is not active and whoever mistypes take the same way and get the
 /// same answer.
 pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Claims::JsonOrNothing).await?;
+    let body = body::read(call.headers(), body, Operation::Login).await?;
     let mut sent = Sent::parse(&body)?;
     let (name, password) = (sent.text("username"), sent.secret("password"));
     let (Some(name), Some(password)) = (name, password) else { return Err(sent.refusal()) };

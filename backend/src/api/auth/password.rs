@@ -2,7 +2,7 @@
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    UserId,
+    Operation, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{
     super::{
         Answer,
-        body::{self, Claims, Sent},
+        body::{self, Sent},
         json, recorded,
     },
     new_password,
@@ -33,7 +33,7 @@ struct UnknownName;
 
 /// Replaces one's own password, and ends every session begun with the old one, this one included.
 pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Claims::Json).await?;
+    let body = body::read(call.headers(), body, Operation::ChangePassword).await?;
     let user = call.identity()?.user;
     let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
     let owner =
