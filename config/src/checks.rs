@@ -48,11 +48,13 @@ fn gateway(gateway: &Gateway) -> Result<(), Invalid> {
     within("gateway.limits.keys", gateway.limits.keys, 1..=100_000_000)?;
     some_time("gateway.timeouts.handshake", gateway.timeouts.handshake)?;
     some_time("gateway.timeouts.head", gateway.timeouts.head)?;
+    some_time("gateway.timeouts.body", gateway.timeouts.body)?;
     some_time("gateway.timeouts.exchange", gateway.timeouts.exchange)?;
     some_time("gateway.timeouts.idle", gateway.timeouts.idle)?;
     within("gateway.bounds.header_bytes", gateway.bounds.header_bytes, 1024..=262_144)?;
     within("gateway.bounds.headers", gateway.bounds.headers, 8..=256)?;
     within("gateway.bounds.body_bytes", gateway.bounds.body_bytes, 1024..=1_073_741_824)?;
+    within("gateway.bounds.body_rate", gateway.bounds.body_rate, 1..=1_073_741_824)?;
     within("gateway.connections.total", gateway.connections.total, 1..=10_000_000)?;
     within("gateway.connections.per_address", gateway.connections.per_address, 1..=10_000_000)?;
     within("gateway.in_flight.total", gateway.in_flight.total, 1..=100_000)?;

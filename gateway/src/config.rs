@@ -88,6 +88,7 @@ pub(crate) struct Limits {
 pub(crate) struct Timeouts {
     pub(crate) handshake: Duration,
     pub(crate) head: Duration,
+    pub(crate) body: Duration,
     pub(crate) exchange: Duration,
     pub(crate) idle: Duration,
 }
@@ -98,6 +99,16 @@ pub(crate) struct Bounds {
     pub(crate) header_bytes: usize,
     pub(crate) headers: usize,
     pub(crate) body_bytes: usize,
+    pub(crate) body_rate: NonZeroUsize,
+}
+
+/// How fast a body has to come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// How long it may take, were it only one byte.
+    pub(crate) grace: Duration,
+    /// Bytes that buy it another second.
+    pub(crate) rate: NonZeroUsize,
 }
 
 /// How many may be connected.
@@ -153,10 +164,23 @@ impl Config {
         })
     }
 
+    /// How fast a body has to come.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace { grace: self.timeouts.body, rate: self.bounds.body_rate }
+    }
+
     /// How many threads work.
     pub(crate) fn workers(&self) -> usize {
         let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
         self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+}
+
+impl Pace {
+    /// How long a body may take of which `bytes` have come.
+    pub(crate) fn time_for(self, bytes: usize) -> Duration {
+        let seconds = bytes as f64 / self.rate.get() as f64;
+        self.grace.saturating_add(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
 
@@ -180,6 +204,7 @@ impl TryFrom<&schema::Timeouts> for Timeouts {
         Ok(Self {
             handshake: some_time("gateway.timeouts.handshake", timeouts.handshake)?,
             head: some_time("gateway.timeouts.head", timeouts.head)?,
+            body: some_time("gateway.timeouts.body", timeouts.body)?,
             exchange: some_time("gateway.timeouts.exchange", timeouts.exchange)?,
             idle: some_time("gateway.timeouts.idle", timeouts.idle)?,
         })
@@ -204,6 +229,7 @@ impl TryFrom<&schema::Bounds> for Bounds {
             header_bytes,
             headers,
             body_bytes: positive("gateway.bounds.body_bytes", bounds.body_bytes)?.get(),
+            body_rate: positive("gateway.bounds.body_rate", bounds.body_rate)?,
         })
     }
 }

@@ -8,12 +8,15 @@ use std::{
 
 use http::{Method, StatusCode, Version};
 use memoric_contract::{Identity, Operation, RequestId, UserId};
-use pingora::{Error, ErrorSource, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session};
+use pingora::{
+    Error, ErrorSource, ErrorType, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session,
+};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     access_log::AccessLog, authn::Disbelief, authz::Permit, cors::AllowedOrigin, journal::Journal,
     limits::Budget, listener::Connection, metrics::Metrics, rejection::Rejection, seats::Seat,
+    upload::Upload,
 };
 
 /// One request and its answer.
@@ -41,8 +44,10 @@ pub(crate) struct Exchange {
     pub(crate) page: Option<AllowedOrigin>,
     /// What is left of the budget that was charged last.
     pub(crate) budget: Option<Budget>,
-    /// Bytes of the body so far.
-    pub(crate) body_bytes: usize,
+    /// Its body so far.
+    pub(crate) upload: Upload,
+    /// Why it is refused though it was let through at first.
+    pub(crate) verdict: Option<Rejection>,
     /// How far it got.
     pub(crate) outcome: Outcome,
     /// The stable code of a refusal.
@@ -148,9 +153,10 @@ impl Exchanges {
     /// A request whose head is in.
     pub(crate) fn begin(self: &Arc<Self>) -> Exchange {
         self.metrics.in_flight.inc();
+        let began = Instant::now();
         Exchange {
             id: RequestId::new(),
-            began: Instant::now(),
+            began,
             client: None,
             operation: None,
             caller: None,
@@ -159,7 +165,8 @@ impl Exchanges {
             seat: None,
             page: None,
             budget: None,
-            body_bytes: 0,
+            upload: Upload::begin(began),
+            verdict: None,
             outcome: Outcome::default(),
             code: None,
             status: None,
@@ -215,6 +222,12 @@ impl Exchange {
         }
     }
 
+    /// Refuses what was let through at first. Pingora must be given the error.
+    pub(crate) fn retract(&mut self, rejection: Rejection) -> Box<Error> {
+        self.verdict = Some(rejection);
+        Error::new_in(RETRACTED)
+    }
+
     /// Takes note of how the transfer went. Pingora's last phase must call this.
     pub(crate) fn close(&mut self, session: &Session, error: Option<&Error>) {
         self.status = session.response_written().map(|head| head.status).or(self.status);
@@ -268,9 +281,11 @@ impl Outcome {
 
 impl Ending {
     fn after(error: Option<&Error>) -> Self {
-        match error.map(Error::esource) {
+        match error {
             None => Self::Complete,
-            Some(ErrorSource::Downstream) => Self::ClientLeft,
+            // The refusal was handed over.
+            Some(error) if *error.etype() == RETRACTED => Self::Complete,
+            Some(error) if *error.esource() == ErrorSource::Downstream => Self::ClientLeft,
             Some(_) => Self::Failed,
         }
     }
@@ -309,3 +324,6 @@ fn tls_version(version: &str) -> &'static str {
         _ => "TLS",
     }
 }
+
+/// What the engine calls the end of a request that was let through at first.
+const RETRACTED: ErrorType = ErrorType::Custom("retracted");

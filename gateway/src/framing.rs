@@ -214,6 +214,8 @@ const NOMINATIONS: usize = 9;
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use pingora::http::RequestHeader;
 
     use super::*;
@@ -367,5 +369,6 @@ mod tests {
         check(&Parsed::new(head).request(), BOUNDS)
     }
 
-    const BOUNDS: Bounds = Bounds { header_bytes: 1000, headers: 20, body_bytes: 100 };
+    const BOUNDS: Bounds =
+        Bounds { header_bytes: 1000, headers: 20, body_bytes: 100, body_rate: NonZeroUsize::MIN };
 }

@@ -34,6 +34,7 @@ mod seats;
 mod spool;
 mod tally;
 mod target;
+mod upload;
 
 pub use config::Config;
 pub use gateway::{Gateway, StartError};

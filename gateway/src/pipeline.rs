@@ -2,15 +2,16 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
+use pingora::proxy::Session;
 
 use crate::{
     authn::Authenticator,
     authz::{self, Permit},
-    config::{Bounds, Config},
+    config::{Bounds, Config, Pace},
     cors::{self, Cors, Preflight},
     credential::Credential,
     exchange::Exchange,
@@ -23,6 +24,7 @@ use crate::{
     routes::{self, Routes},
     seats::Seats,
     target::Target,
+    upload::{self, Part},
 };
 
 /// What the checks need to know.
@@ -33,6 +35,7 @@ pub(crate) struct Pipeline {
     authenticator: Authenticator,
     journal: Arc<Journal>,
     bounds: Bounds,
+    pub(crate) pace: Pace,
     routes: Routes,
     seats: Arc<Seats>,
 }
@@ -61,6 +64,7 @@ impl Pipeline {
             revocations,
             authenticator: Authenticator::new(TokenKeys::hs256(config.signing_secret.expose())),
             bounds: config.bounds,
+            pace: config.pace(),
             routes: Routes::new(),
             seats: Seats::new(config.in_flight),
         }
@@ -117,6 +121,21 @@ impl Pipeline {
                 Decision::Forward(permit)
             }
         })
+    }
+
+    /// Decides whether the part of a body that has just come goes on to the backend.
+    pub(crate) fn follow(
+        &self,
+        part: Part,
+        session: &Session,
+        exchange: &mut Exchange,
+    ) -> Result<(), Rejection> {
+        let taken = exchange.operation.map_or(0, |operation| operation.takes().most());
+        let limits = (taken.min(self.bounds.body_bytes), self.pace);
+        let upload = &mut exchange.upload;
+        let received = upload.receive(part, upload::declared(session), limits, Instant::now());
+        upload.watch(session, self.pace);
+        received
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     request::{self, Request},
     respond,
     revocation::{Courier, Feed, Revocations},
+    upload::Part,
 };
 
 /// The gateway as Pingora's engine sees it.
@@ -37,7 +38,6 @@ pub(crate) struct Proxy {
     forward: Forward,
     health: Arc<Health>,
     exchanges: Arc<Exchanges>,
-    body_bytes: usize,
 }
 
 impl Proxy {
@@ -68,7 +68,6 @@ impl Proxy {
             forward: Forward::new(config.backend.clone(), key, config.timeouts),
             health,
             exchanges,
-            body_bytes: config.bounds.body_bytes,
         }
     }
 
@@ -111,7 +110,10 @@ impl ProxyHttp for Proxy {
             Ok(Decision::Forward(permit)) => {
                 exchange.outcome = Outcome::Forwarded;
                 exchange.permit = Some(permit);
-                invite_body(session).await?;
+                if !session.is_body_empty() {
+                    exchange.upload.watch(session, self.pipeline.pace);
+                    invite_body(session).await?;
+                }
                 return Ok(false);
             }
             Ok(Decision::Answer(operation)) => match self.health.answer(operation) {
@@ -132,18 +134,14 @@ impl ProxyHttp for Proxy {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        is_last: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.body_bytes += body.as_ref().map_or(0, Bytes::len);
-        let taken = exchange.operation.map_or(0, |operation| operation.takes().most());
-        if exchange.body_bytes > self.body_bytes.min(taken) {
-            return Err(Error::explain(ErrorType::HTTPStatus(TOO_LARGE), "the body is too large")
-                .into_down());
-        }
-        Ok(())
+        let part = Part { bytes: body.as_ref().map_or(0, Bytes::len), is_last };
+        let followed = self.pipeline.follow(part, session, exchange);
+        followed.map_err(|rejection| exchange.retract(rejection))
     }
 
     async fn upstream_peer(
@@ -182,7 +180,7 @@ impl ProxyHttp for Proxy {
         let journal = self.exchanges.journal();
         let written =
             journal.answered(exchange, &session.req_header().headers, head.status, aside).await;
-        written.map_err(|_| Error::explain(UNRECORDED, "the answer could not be written down"))
+        written.map_err(|rejection| exchange.retract(rejection))
     }
 
     /// Tries again only what cannot happen twice: a request without a body and without effect, on
@@ -212,7 +210,7 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let rejection = rejection_for(error);
+        let rejection = exchange.verdict.take().or_else(|| rejection_for(error));
         if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
             // The error's own text may quote what was sent, by either side.
             let (fault, source) = (error.etype().as_str(), error.esource().as_str());
@@ -245,8 +243,7 @@ fn permit(exchange: &Exchange) -> Result<&Permit> {
 /// Asks for the body, now that it is wanted (RFC 9110, section 10.1.1).
 async fn invite_body(session: &mut Session) -> Result<()> {
     let head = session.req_header();
-    let is_awaited = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
-    if is_awaited && !session.is_body_empty() {
+    if head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT) {
         // Pingora takes this for an answer that came before its body, and gives up the connection.
         let kept = session.get_keepalive();
         session.as_downstream_mut().write_continue_response().await?;
@@ -263,8 +260,6 @@ fn is_answered(session: &Session) -> bool {
 /// What the client is told of a fault. Nothing, where it is the client that is gone.
 fn rejection_for(error: &Error) -> Option<Rejection> {
     match (error.esource(), error.etype()) {
-        (_, ErrorType::HTTPStatus(TOO_LARGE)) => Some(Rejection::BodyTooLarge),
-        (_, fault) if *fault == UNRECORDED => Some(Rejection::AuditUnavailable),
         (
             ErrorSource::Downstream,
             ErrorType::ConnectionClosed | ErrorType::WriteError | ErrorType::ReadError,
@@ -280,9 +275,3 @@ fn rejection_for(error: &Error) -> Option<Rejection> {
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
     }
 }
-
-/// What keeps an answer from leaving that was not written down.
-const UNRECORDED: ErrorType = ErrorType::Custom("unrecorded");
-
-/// The status of a body that is larger than its bound.
-const TOO_LARGE: u16 = 413;

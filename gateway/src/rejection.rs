@@ -24,6 +24,8 @@ pub(crate) enum Rejection {
     BodyUnwanted,
     #[error("the request body is not of a kind that the operation takes")]
     UnsupportedMediaType,
+    #[error("the request body comes too slowly")]
+    BodyLate,
     #[error("the request body did not arrive whole")]
     BodyIncomplete,
     #[error("the request expects what is not offered")]
@@ -92,6 +94,7 @@ impl Rejection {
             | Self::AnotherUser => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
@@ -116,6 +119,7 @@ impl Rejection {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyUnwanted => "body_unwanted",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::BodyLate => "body_timeout",
             Self::BodyIncomplete => "body_incomplete",
             Self::UnknownExpectation => "unknown_expectation",
             Self::TooMany { .. } => "too_many_requests",
@@ -151,6 +155,7 @@ impl Rejection {
             | Self::BodyTooLarge
             | Self::BodyUnwanted
             | Self::UnsupportedMediaType
+            | Self::BodyLate
             | Self::BodyIncomplete
             | Self::UnknownExpectation
             | Self::Unaccountable
@@ -191,6 +196,7 @@ impl Rejection {
             Self::BodyTooLarge => "The request body is too large",
             Self::BodyUnwanted => "This takes no request body",
             Self::UnsupportedMediaType => "Content type should be application/json",
+            Self::BodyLate => "The request body comes too slowly",
             Self::BodyIncomplete => "The request body is incomplete",
             Self::UnknownExpectation => "Only 100-continue may be expected",
             Self::Unaccountable => "The request came from no known address",

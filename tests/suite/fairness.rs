@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use harness::{Person, World};
-use memoric_config::schema::InFlight;
+use harness::{Edge, Http2, Person, World, token};
+use memoric_config::schema::{InFlight, Seconds};
+use memoric_contract::Role;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 #[tokio::test]
@@ -40,6 +41,92 @@ async fn requests_that_do_not_end_take_no_more_than_their_share() {
     }
     assert_eq!(world.contents(&alice).await, ["x", "x"], "and there is room again");
 }
+
+#[tokio::test]
+async fn a_body_that_drips_is_refused_in_words() {
+    let edge = slow_edge().await;
+    let token = token(7, &[Role::User]);
+    let mut client = TcpStream::connect(edge.http).await.unwrap();
+    client.write_all(post(&token, 1000).as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = client.into_split();
+    let drip = tokio::spawn(async move {
+        while writer.write_all(b"x").await.is_ok() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+
+    let mut answer = String::new();
+    timeout(SOON, reader.read_to_string(&mut answer)).await.expect("cut by then").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("body_timeout"), "{answer}");
+    drip.await.unwrap();
+
+    let mut http2 = Http2::connect(edge.https, &edge.certificate).await;
+    let (mut body, refused) = http2.post("/memories", &token, Some(1000)).await;
+    let refused = tokio::spawn(refused);
+    while !refused.is_finished() && body.send(b"x", false).is_ok() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let (status, problem) = refused.await.unwrap().unwrap();
+    assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
+    assert!(problem.contains("body_timeout"), "{problem}");
+    assert!(edge.origin.requests().is_empty(), "neither arrived whole");
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_cut_off() {
+    let edge = slow_edge().await;
+    let token = token(7, &[Role::User]);
+    let began = Instant::now();
+    let mut client = TcpStream::connect(edge.http).await.unwrap();
+    client.write_all(post(&token, 1000).as_bytes()).await.unwrap();
+    let mut http2 = Http2::connect(edge.https, &edge.certificate).await;
+    let (_body, answer) = http2.post("/memories", &token, None).await;
+
+    let read = timeout(SOON, client.read(&mut [0; 16])).await.expect("cut by then");
+    assert_eq!(read.unwrap_or(0), 0);
+    assert!(timeout(SOON, answer).await.expect("cut by then").is_err());
+    assert!(began.elapsed() > Duration::from_secs(2), "not before its time");
+
+    let (mut body, answer) = http2.post("/memories", &token, None).await;
+    body.send(b"{}", true).unwrap();
+    assert_eq!(answer.await.unwrap().0, StatusCode::OK, "the connection lives on");
+}
+
+#[tokio::test]
+async fn a_body_that_comes_steadily_may_take_its_time() {
+    let edge = slow_edge().await;
+    let mut client = TcpStream::connect(edge.http).await.unwrap();
+    client.write_all(post(&token(7, &[Role::User]), 3000).as_bytes()).await.unwrap();
+
+    for _ in 0..30 {
+        client.write_all(&[b'x'; 100]).await.unwrap();
+        sleep(Duration::from_millis(80)).await;
+    }
+
+    let mut answer = [0; 4096];
+    let length = timeout(SOON, client.read(&mut answer)).await.unwrap().unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200"));
+}
+
+/// A gateway that wants a body within two seconds, and 1000 bytes of it in every further one.
+async fn slow_edge() -> Edge {
+    Edge::with(|settings| {
+        settings.gateway.timeouts.body = Seconds::whole(2);
+        settings.gateway.bounds.body_rate = 1000;
+    })
+    .await
+}
+
+fn post(token: &str, length: usize) -> String {
+    format!(
+        "POST /memories HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// Long after whatever is late is cut off, and long before anything else is.
+const SOON: Duration = Duration::from_secs(20);
 
 /// A memory that is being sent, but for its last byte.
 struct Upload(TcpStream);

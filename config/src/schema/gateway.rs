@@ -87,6 +87,9 @@ pub struct Timeouts {
     pub handshake: Seconds,
     /// From the first byte of a request head to its last.
     pub head: Seconds,
+    /// From the head of a request to the end of its body, on top of what its bytes take at
+    /// `bounds.body_rate`.
+    pub body: Seconds,
     /// From the head of a request to the end of its answer.
     pub exchange: Seconds,
     /// Between two requests of one connection.
@@ -103,6 +106,8 @@ pub struct Bounds {
     pub headers: usize,
     /// Bytes of a request body, 1024 to 1073741824.
     pub body_bytes: usize,
+    /// Bytes per second of a request body in the long run, 1 to 1073741824; slower ones are refused.
+    pub body_rate: usize,
 }
 
 /// How many may be connected.
@@ -163,6 +168,7 @@ impl Default for Timeouts {
         Self {
             handshake: Seconds::whole(10),
             head: Seconds::whole(10),
+            body: Seconds::whole(10),
             exchange: Seconds::whole(60),
             idle: Seconds::whole(60),
         }
@@ -171,7 +177,7 @@ impl Default for Timeouts {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { header_bytes: 16_384, headers: 100, body_bytes: 2_097_152 }
+        Self { header_bytes: 16_384, headers: 100, body_bytes: 2_097_152, body_rate: 1024 }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
+    time::Duration,
 };
 
 use pingora::{protocols::http::ServerSession, proxy::Session};
@@ -48,6 +49,8 @@ struct State {
     since: Instant,
     /// Bytes of the head so far.
     head: usize,
+    /// When more of the body is overdue, while there is more.
+    body_due: Option<Instant>,
     fault: Option<Fault>,
 }
 
@@ -61,7 +64,7 @@ enum Phase {
     Idle,
     /// HTTP/1, and the rest of a head is awaited.
     Head,
-    /// HTTP/1, and a request is being answered.
+    /// A request is being answered: the only one of an HTTP/1 connection, or one HTTP/2 stream.
     Exchange,
 }
 
@@ -75,16 +78,23 @@ impl Connection {
     }
 
     fn new(phase: Phase, timeouts: Timeouts, bounds: Bounds) -> Arc<Self> {
-        let state = State { phase, since: Instant::now(), head: 0, fault: None };
+        let state = State::at(phase);
         let head_bytes = bounds.header_bytes.saturating_mul(LENIENCE);
         Arc::new(Self { timeouts, head_bytes, state: Mutex::new(state) })
     }
 
-    /// The HTTP/1 connection that `session` came by. Streams of HTTP/2 have none of their own.
-    pub(crate) fn of(session: &Session) -> Option<&Self> {
-        Self::behind(&session.downstream_session)
+    /// One stream of HTTP/2, whose head is in.
+    pub(super) fn stream(timeouts: Timeouts, bounds: Bounds) -> Arc<Self> {
+        Self::new(Phase::Exchange, timeouts, bounds)
     }
 
+    /// What `session` came by: an HTTP/1 connection, or one stream of HTTP/2.
+    pub(crate) fn of(session: &Session) -> Option<&Self> {
+        let stream = || session.req_header().extensions.get::<Arc<Self>>().map(Arc::as_ref);
+        Self::behind(&session.downstream_session).or_else(stream)
+    }
+
+    /// The HTTP/1 connection behind `session`.
     pub(crate) fn behind(session: &ServerSession) -> Option<&Self> {
         let downstream = (**session.stream()?).as_any().downcast_ref::<Downstream>()?;
         Some(downstream.connection())
@@ -98,6 +108,11 @@ impl Connection {
     /// The engine has a whole head.
     pub(crate) fn parsed(&self) {
         self.state().enter(Phase::Exchange);
+    }
+
+    /// More of the body must come by `due`, or else nothing is to come.
+    pub(crate) fn await_body(&self, due: Option<std::time::Instant>) {
+        self.state().body_due = due.map(Instant::from_std);
     }
 
     /// How many bytes the engine may read; `None` is any number.
@@ -151,7 +166,8 @@ impl Connection {
             Phase::Exchange => self.timeouts.exchange,
             Phase::Multiplexed => return None,
         };
-        state.since.checked_add(limit)
+        let silence = state.body_due.and_then(|due| due.checked_add(FORBEARANCE));
+        state.since.checked_add(limit).into_iter().chain(silence).min()
     }
 
     /// Lets `work`, which serves this connection, run for as long as the connection may live.
@@ -196,7 +212,11 @@ impl Connection {
 
 impl State {
     fn enter(&mut self, phase: Phase) {
-        *self = Self { phase, since: Instant::now(), head: 0, fault: None };
+        *self = Self::at(phase);
+    }
+
+    fn at(phase: Phase) -> Self {
+        Self { phase, since: Instant::now(), head: 0, body_due: None, fault: None }
     }
 }
 
@@ -215,6 +235,10 @@ impl Fault {
 /// A head somewhat over its bound is refused in words by the checks that count it; one so many
 /// times over it is cut while it is read.
 const LENIENCE: usize = 2;
+
+/// A client whose body is late and still coming is told so in words; one who has gone silent is cut
+/// off so much later.
+const FORBEARANCE: Duration = Duration::from_secs(2);
 
 /// How many bytes an HTTP/2 client says hello with.
 const PREFACE: usize = 24;

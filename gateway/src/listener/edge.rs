@@ -12,20 +12,21 @@ use pingora::{
     proxy::{HttpProxy, ProxyHttp, http_proxy},
     server::configuration::ServerConf,
 };
-use tokio::{select, sync::watch, time::sleep};
+use tokio::{select, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
-use crate::config::{Bounds, Config};
+use crate::config::{Bounds, Config, Timeouts};
 
 /// Pingora's engine with a total deadline on each exchange, HTTP/1 and HTTP/2 alike.
 ///
 /// HTTP/1 has its deadline from the watch of its connection. Pingora spawns HTTP/2 streams on
-/// tasks of their own, so those get it here, and hear of the end of the gateway here too. When a
-/// deadline falls, `logging` does not run: what must happen anyway hangs on the exchange's `Drop`.
+/// tasks of their own, so those are watched here, and hear of the end of the gateway here too. When
+/// a deadline falls, `logging` does not run: what must happen anyway hangs on the exchange's `Drop`.
 pub(super) struct Edge<P> {
     engine: Arc<HttpProxy<P>>,
-    exchange: Duration,
+    timeouts: Timeouts,
+    bounds: Bounds,
     cut: CancellationToken,
 }
 
@@ -51,7 +52,8 @@ where
         options.allow_connect_method_proxying = true;
         engine.server_options = Some(options);
         engine.h2_options = Some(h2_options(config.bounds));
-        Arc::new(Self { engine: Arc::new(engine), exchange: config.timeouts.exchange, cut })
+        let (timeouts, bounds) = (config.timeouts, config.bounds);
+        Arc::new(Self { engine: Arc::new(engine), timeouts, bounds, cut })
     }
 }
 
@@ -74,9 +76,14 @@ where
             }
             return self.engine.process_new_http(session, shutdown).await;
         }
+        let stream = Connection::stream(self.timeouts, self.bounds);
+        session.req_header_mut().extensions_mut().insert(Arc::clone(&stream));
+        // A stream is not used again.
+        let serve = async {
+            self.engine.process_new_http(session, shutdown).await;
+        };
         select! {
-            reused = self.engine.process_new_http(session, shutdown) => reused,
-            () = sleep(self.exchange) => None,
+            _ = stream.watch(serve) => None,
             () = self.cut.cancelled() => None,
         }
     }
