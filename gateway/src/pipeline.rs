@@ -2,14 +2,14 @@
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
 use pingora::proxy::Session;
 
 use crate::{
-    authn::Authenticator,
+    authn::{self, Authenticator},
     authz::{self, Permit},
     config::{Bounds, Config, Pace},
     cors::{self, Cors, Preflight},
@@ -124,7 +124,10 @@ impl Pipeline {
     }
 
     /// Decides whether the part of a body that has just come goes on to the backend.
-    pub(crate) fn follow(
+    ///
+    /// The head was judged when it came. By the time of the last byte, which may take a minute,
+    /// the credential may have ended, and without that byte nothing has been asked.
+    pub(crate) async fn follow(
         &self,
         part: Part,
         session: &Session,
@@ -135,10 +138,20 @@ impl Pipeline {
         let upload = &mut exchange.upload;
         let received = upload.receive(part, upload::declared(session), limits, Instant::now());
         upload.watch(session, self.pace);
-        received
+        received?;
+        match &exchange.caller {
+            Some(caller) if exchange.upload.is_over() && exchange.began.elapsed() > FRESH => {
+                authn::ensure_unexpired(caller, now())?;
+                self.revocations.ensure_live(caller).await
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+/// How long what a head was judged by is good for: about as long as news of a revocation take.
+const FRESH: Duration = Duration::from_millis(50);

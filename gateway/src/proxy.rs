@@ -140,7 +140,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         let part = Part { bytes: body.as_ref().map_or(0, Bytes::len), is_last };
-        let followed = self.pipeline.follow(part, session, exchange);
+        let followed = self.pipeline.follow(part, session, exchange).await;
         followed.map_err(|rejection| exchange.retract(rejection))
     }
 

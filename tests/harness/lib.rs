@@ -12,6 +12,7 @@ mod http2;
 mod origin;
 mod person;
 mod servers;
+mod upload;
 mod world;
 
 pub use binary::{Program, Started, checkout, free_address, program};
@@ -22,4 +23,5 @@ pub use http2::{Body, Http2};
 pub use origin::{Answer, Origin, Received};
 pub use person::{PASSWORD, Person};
 pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
+pub use upload::Upload;
 pub use world::{ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{JWT_SECRET, PASSWORD, Person, World};
+use harness::{Edge, Http2, JWT_SECRET, PASSWORD, Person, Upload, World};
 use memoric_contract::{
     Role, UserId,
     revocation::{Revocation, Revoked},
@@ -273,6 +273,50 @@ async fn a_revocation_reaches_the_gateway_without_redis() {
     .await;
 
     eventually_refused(&world, &alice).await;
+}
+
+#[tokio::test]
+async fn what_a_revocation_finds_half_said_is_not_done() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let upload = Upload::begin(world.http, &alice.token).await;
+    let mut http2 = Http2::connect(world.https, &world.certificate).await;
+    let (mut body, refused) = http2.post("/memories", &alice.token, Some(15)).await;
+    body.send(br#"{"content":"x""#, false).unwrap();
+
+    insert_revocation(
+        &world,
+        &Revocation {
+            user: UserId(alice.id),
+            revoked: Revoked::Before(2),
+            expires_at: now() + 3600,
+        },
+    )
+    .await;
+    eventually_refused(&world, &alice).await;
+
+    let answer = upload.end().await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    // The stream is left open: the backend would not wait for its end.
+    body.send(b"}", false).unwrap();
+    assert_eq!(refused.await.unwrap().0, StatusCode::UNAUTHORIZED);
+    assert_eq!(count(&world, "SELECT count(*) FROM memoric.memories").await, 0);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_in_the_middle_of_a_request_is_not_good_for_the_rest() {
+    let edge = Edge::start().await;
+    let alice = Person { id: 7, name: "alice".to_owned(), token: String::new() };
+    let claims = Claims { exp: now() + 2, ..claims_of(&alice) };
+    let token = TokenSigner::hs256(JWT_SECRET.as_bytes()).sign(&claims).unwrap();
+    let upload = Upload::begin(edge.http, &token).await;
+
+    sleep(Duration::from_secs(2)).await;
+    let answer = upload.end().await;
+
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(answer.contains("Token expired"), "{answer}");
+    assert!(edge.origin.requests().is_empty(), "nothing has been asked");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Edge, Http2, Person, World, token};
+use harness::{Edge, Http2, Upload, World, token};
 use memoric_config::schema::{InFlight, Seconds};
 use memoric_contract::Role;
 use reqwest::{Method, Response, StatusCode};
@@ -23,13 +23,16 @@ async fn requests_that_do_not_end_take_no_more_than_their_share() {
     let (alice, bob) = (world.register("alice").await, world.register("bob").await);
     let (carol, dave) = (world.register("carol").await, world.register("dave").await);
 
-    let mut held = vec![Upload::begin(&world, &alice).await, Upload::begin(&world, &alice).await];
+    let mut held = vec![
+        Upload::begin(world.http, &alice.token).await,
+        Upload::begin(world.http, &alice.token).await,
+    ];
     let third = world.ask_as(&alice, Method::GET, "/memories").send().await.unwrap();
     refused(third, StatusCode::TOO_MANY_REQUESTS, "too_many_in_flight").await;
     assert!(world.recall(&bob).await.is_empty(), "bob has room of his own");
 
     for person in [&bob, &bob, &carol, &carol] {
-        held.push(Upload::begin(&world, person).await);
+        held.push(Upload::begin(world.http, &person.token).await);
     }
     let seventh = world.ask_as(&dave, Method::GET, "/memories").send().await.unwrap();
     refused(seventh, StatusCode::SERVICE_UNAVAILABLE, "overloaded").await;
@@ -127,39 +130,6 @@ fn post(token: &str, length: usize) -> String {
 
 /// Long after whatever is late is cut off, and long before anything else is.
 const SOON: Duration = Duration::from_secs(20);
-
-/// A memory that is being sent, but for its last byte.
-struct Upload(TcpStream);
-
-impl Upload {
-    /// Begins, and waits until the gateway has asked for the body.
-    async fn begin(world: &World, person: &Person) -> Self {
-        let mut client = TcpStream::connect(world.http).await.unwrap();
-        let head = format!(
-            "POST /memories HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
-             Content-Type: application/json\r\nContent-Length: 15\r\nExpect: 100-continue\r\n\r\n",
-            person.token
-        );
-        client.write_all(head.as_bytes()).await.unwrap();
-        let mut upload = Self(client);
-        assert!(upload.hear().await.starts_with("HTTP/1.1 100"), "it is wanted");
-        upload.0.write_all(br#"{"content":"x""#).await.unwrap();
-        upload
-    }
-
-    /// Sends the last byte, and returns the answer.
-    async fn end(mut self) -> String {
-        self.0.write_all(b"}").await.unwrap();
-        self.hear().await
-    }
-
-    async fn hear(&mut self) -> String {
-        let mut heard = vec![0; 4096];
-        let read = timeout(Duration::from_secs(20), self.0.read(&mut heard));
-        let length = read.await.expect("an answer in time").unwrap();
-        String::from_utf8_lossy(&heard[..length]).into_owned()
-    }
-}
 
 async fn refused(answer: Response, status: StatusCode, code: &str) {
     assert_eq!(answer.status(), status);
