@@ -22,7 +22,7 @@ pub(crate) use self::{
     pool::{Pools, StoreError},
     sessions::NewSession,
     tls::TlsError,
-    trail::{TrailFilter, TrailRow},
+    trail::{Delivered, TrailFilter, TrailPage, TrailRow},
     users::{Account, NewAccount},
 };
 

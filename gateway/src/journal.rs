@@ -269,16 +269,259 @@ const REFUSED_BEHIND: Reason = "refused_by_backend";
 #[cfg(test)]
 pub(crate) mod tests {
     use memoric_config::Settings;
+    use memoric_contract::{
+        Identity, PresentedBy, Role,
+        audit::{Action, Resource},
+        spool::Delivery,
+    };
+    use tempfile::TempDir;
+    use uuid::Uuid;
 
     use super::*;
-    use crate::config::tests::environment;
+    use crate::{config::tests::environment, exchange::Exchanges, spool::tests::Backend};
 
     /// A journal of which nothing is kept.
     pub(crate) fn journal(metrics: &Metrics) -> Arc<Journal> {
         let folder = tempfile::tempdir().unwrap();
+        open(&folder, |_| {}, metrics)
+    }
+
+    fn open(
+        folder: &TempDir,
+        change: impl FnOnce(&mut Settings),
+        metrics: &Metrics,
+    ) -> Arc<Journal> {
         let mut settings = Settings::default();
         settings.audit.spool.folder = folder.path().join("spool");
+        change(&mut settings);
         let config = Config::new(&settings, &environment()).unwrap();
         Journal::open(&config, metrics).unwrap()
+    }
+
+    /// Exchanges that happen, and what is written down of them.
+    struct Desk {
+        journal: Arc<Journal>,
+        exchanges: Arc<Exchanges>,
+        headers: HeaderMap,
+        _folder: TempDir,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            Self::with(|_| {})
+        }
+
+        fn with(change: impl FnOnce(&mut Settings)) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let metrics = Arc::new(Metrics::new().unwrap());
+            let journal = open(&folder, change, &metrics);
+            let exchanges = Exchanges::new(metrics, Arc::clone(&journal));
+            Self { journal, exchanges, headers: HeaderMap::new(), _folder: folder }
+        }
+
+        fn asked(&self, operation: Operation, caller: Option<i64>) -> Exchange {
+            let mut exchange = self.exchanges.begin();
+            exchange.client = Some([192, 0, 2, 1].into());
+            exchange.operation = Some(operation);
+            exchange.caller = caller.map(|user| Arc::new(identity(user)));
+            exchange
+        }
+
+        async fn refuse(&self, exchange: &Exchange, rejection: Rejection) -> Rejection {
+            self.journal.refused(exchange, &self.headers, rejection).await
+        }
+
+        async fn answer(&self, exchange: &Exchange, status: u16, aside: &[(&'static str, &str)]) {
+            let aside: HeaderMap = aside
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+                .collect();
+            let status = StatusCode::from_u16(status).unwrap();
+            let aside = Aside::of(&aside);
+            self.journal.answered(exchange, &self.headers, status, aside).await.unwrap();
+        }
+
+        /// What reaches the backend.
+        async fn told(&self) -> Vec<(Record, Option<String>, Personal)> {
+            let backend = Backend::default();
+            self.journal.spool.run(&backend, async {}).await;
+            let delivered = std::mem::take(&mut *backend.trail.lock().unwrap());
+            delivered
+                .into_iter()
+                .map(|delivery| match delivery {
+                    Delivery::Report(report) => report.into_parts(),
+                    Delivery::Poisoned(poisoned) => panic!("{poisoned:?}"),
+                })
+                .collect()
+        }
+
+        async fn told_once(&self) -> (Record, Option<String>, Personal) {
+            let mut told = self.told().await;
+            assert_eq!(told.len(), 1, "{told:?}");
+            told.remove(0)
+        }
+    }
+
+    fn identity(user: i64) -> Identity {
+        Identity {
+            user: UserId(user),
+            roles: [Role::User].into_iter().collect(),
+            namespace: Some("team".to_owned()),
+            presented: PresentedBy::AccessToken {
+                jti: Uuid::from_u128(1),
+                sid: Uuid::from_u128(2),
+                ctr: 0,
+                generation: 1,
+                expires_at: u64::MAX,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_is_recorded_with_whose_it_was() {
+        let mut desk = Desk::new();
+        desk.headers.insert(USER_AGENT, HeaderValue::from_static("agent"));
+        let exchange = desk.asked(Operation::RecallMemories, Some(3));
+
+        desk.answer(&exchange, 200, &[(OWNER_HEADER, "4"), (RESOURCE_HEADER, "9")]).await;
+
+        let (record, resource, personal) = desk.told_once().await;
+        assert_eq!((record.request, record.number), (exchange.id, 0));
+        assert_eq!(record.event, EventType::MemoryRetrieved);
+        assert_eq!(
+            (record.severity, record.success, record.status),
+            (Severity::Info, true, Some(200))
+        );
+        assert_eq!((record.subject, record.owner), (Some(UserId(3)), Some(UserId(4))));
+        assert_eq!(record.credential.unwrap().1, Uuid::from_u128(1).to_string());
+        assert_eq!(record.session, Some(Uuid::from_u128(2)));
+        assert_eq!((record.action, record.resource), (Some(Action::Read), Some(Resource::Memory)));
+        assert_eq!(record.namespace.as_deref(), Some("team"));
+        assert_eq!(resource.as_deref(), Some("9"));
+        assert_eq!(personal.address, exchange.client);
+        assert_eq!(personal.user_agent.as_deref(), Some("agent"));
+    }
+
+    #[tokio::test]
+    async fn what_the_backend_recorded_is_not_recorded_twice() {
+        let desk = Desk::new();
+        let exchange = desk.asked(Operation::RememberMemory, Some(3));
+
+        desk.answer(&exchange, 100, &[]).await;
+        desk.answer(&exchange, 200, &[(RECORDED_HEADER, "1")]).await;
+
+        assert!(desk.told().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_the_backend_did_not_record_is_never_told_in_its_words() {
+        for (status, event) in [
+            (200, EventType::AccessGranted),
+            (422, EventType::AccessGranted),
+            (501, EventType::AccessGranted),
+            (401, EventType::TokenInvalid),
+            (403, EventType::AccessDenied),
+            (429, EventType::RateLimitExceeded),
+            (503, EventType::SystemError),
+        ] {
+            let desk = Desk::new();
+            let exchange = desk.asked(Operation::RememberMemory, Some(3));
+            desk.answer(&exchange, status, &[(RECORDED_HEADER, "0")]).await;
+            let (record, ..) = desk.told_once().await;
+            assert_eq!((record.event, record.success), (event, status < 400), "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_strangers_only_refusals_are_recorded() {
+        let desk = Desk::new();
+
+        desk.answer(&desk.asked(Operation::ShowOpenApi, None), 200, &[]).await;
+        desk.answer(&desk.asked(Operation::Login, None), 401, &[(RECORDED_HEADER, "1")]).await;
+        desk.answer(&desk.asked(Operation::Login, None), 422, &[]).await;
+        let preflight = Rejection::PreflightRefused("why");
+        desk.refuse(&desk.asked(Operation::Login, None), preflight).await;
+
+        let (record, ..) = desk.told_once().await;
+        assert_eq!((record.status, record.subject), (Some(422), None));
+        assert_eq!(desk.journal.spool.figures().strangers.appended, 1);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_in_our_words_why_and_whose_it_would_have_been() {
+        let desk = Desk::new();
+        let mut exchange = desk.asked(Operation::RecallMemories, Some(3));
+        exchange.owner = Some(UserId(4));
+
+        let told = desk.refuse(&exchange, Rejection::AnotherUser).await;
+
+        assert_eq!(told, Rejection::AnotherUser);
+        let (record, ..) = desk.told_once().await;
+        assert_eq!(record.event, EventType::AccessDenied);
+        assert_eq!((record.subject, record.owner), (Some(UserId(3)), Some(UserId(4))));
+        assert_eq!((record.severity, record.status), (Severity::Warning, Some(403)));
+        assert_eq!(record.description.as_deref(), Some("another user's data was asked for"));
+        assert_eq!(record.metadata, Some(json!({ "code": "forbidden" })));
+    }
+
+    #[tokio::test]
+    async fn whose_credential_has_ended_is_a_stranger_with_a_name() {
+        for (rejection, event) in [
+            (Rejection::TokenExpired, EventType::TokenExpired),
+            (Rejection::Revoked, EventType::TokenInvalid),
+        ] {
+            let desk = Desk::new();
+            desk.refuse(&desk.asked(Operation::ShowMe, Some(3)), rejection).await;
+            let figures = desk.journal.spool.figures();
+            assert_eq!((figures.known.appended, figures.strangers.appended), (0, 1));
+            let (record, ..) = desk.told_once().await;
+            assert_eq!((record.event, record.subject), (event, Some(UserId(3))));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_down_is_not_answered_and_strangers_do_not_notice() {
+        let desk = Desk::with(|settings| settings.audit.spool.known_bytes = 65_536);
+        let known = Caller::Known(identity(3));
+        let exchange = desk.asked(Operation::ShowMe, Some(3));
+        assert_eq!(desk.journal.ensure_room(&known), Ok(()));
+
+        while desk.refuse(&exchange, Rejection::Forbidden).await == Rejection::Forbidden {}
+
+        assert_eq!(desk.refuse(&exchange, Rejection::Forbidden).await, Rejection::AuditUnavailable);
+        assert_eq!(desk.journal.ensure_room(&known), Err(Rejection::AuditUnavailable));
+        let aside = Aside::default();
+        let read = desk.journal.answered(&exchange, &desk.headers, StatusCode::OK, aside).await;
+        assert_eq!(read, Err(Rejection::AuditUnavailable));
+        assert_eq!(desk.journal.ensure_room(&Caller::Anonymous), Ok(()));
+        let stranger = desk.asked(Operation::ShowMe, None);
+        assert_eq!(desk.refuse(&stranger, Rejection::NoCredential).await, Rejection::NoCredential);
+    }
+
+    #[tokio::test]
+    async fn poison_is_made_safe_when_the_record_is_made() {
+        let mut desk = Desk::new();
+        let poison = [b"\t\xff\xc0\x80\xed\xa0\x80".as_slice(), &[b'x'; 8_000]].concat();
+        desk.headers.insert(USER_AGENT, HeaderValue::from_bytes(&poison).unwrap());
+        let exchange = desk.asked(Operation::RecallMemories, Some(3));
+
+        desk.answer(&exchange, 200, &[(OWNER_HEADER, "-1"), (RESOURCE_HEADER, "a\tb")]).await;
+
+        let (record, resource, personal) = desk.told_once().await;
+        assert_eq!((record.owner, resource), (None, Some("a\u{fffd}b".to_owned())));
+        let agent = personal.user_agent.unwrap();
+        assert!(agent.chars().count() <= 500 && !agent.contains(char::is_control), "{agent}");
+    }
+
+    #[tokio::test]
+    async fn what_never_became_a_request_is_recorded_with_where_it_came_from() {
+        let desk = Desk::new();
+
+        desk.journal.unparsed(RequestId::new(), "malformed", [192, 0, 2, 7].into());
+
+        let (record, _, personal) = desk.told_once().await;
+        assert_eq!((record.event, record.status), (EventType::SuspiciousActivity, None));
+        assert_eq!(record.metadata, Some(json!({ "code": "malformed" })));
+        assert_eq!(personal.address, Some([192, 0, 2, 7].into()));
     }
 }

@@ -181,7 +181,8 @@ impl Rejection {
     }
 
     /// Whether the credential that was presented is worth nothing any more, so that whoever has it
-    /// is a stranger.
+    /// is a stranger to the trail. Where nobody could be asked, they are who they say: nothing else
+    /// is done for anybody then, and what strangers do is not always recorded one by one.
     pub(crate) const fn ends_credential(&self) -> bool {
         matches!(self, Self::TokenExpired | Self::Revoked)
     }

@@ -148,11 +148,6 @@ async fn what_is_not_built_yet_says_so() {
         Operation::CreateApiKey,
         Operation::ListClusters,
         Operation::RunPolicies,
-        Operation::ReadUserAudit,
-        Operation::ReadSecurityAudit,
-        Operation::CountAudit,
-        Operation::ListEventTypes,
-        Operation::ListSeverities,
     ];
 
     for operation in unfilled {

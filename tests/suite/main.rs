@@ -10,5 +10,6 @@ mod framing;
 mod guide;
 mod isolation;
 mod shutdown;
+mod spool;
 mod startup;
 mod up;

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::report::Report;
-pub(crate) use self::report::id_of;
+pub(crate) use self::report::origin_of;
 #[cfg(test)]
 pub(crate) use self::report::tests::{
     full as report_for_tests, longest as longest_report_for_tests,
@@ -197,18 +197,55 @@ named! {
     }
 }
 
+impl EventType {
+    /// Who may say that it happened.
+    ///
+    /// A change is told by who made it, in the transaction of the change; the backend takes nobody
+    /// else's word for one.
+    pub const fn emitters(self) -> &'static [Emitter] {
+        use Emitter::{Backend, Console, Gateway};
+        match self {
+            Self::LoginSucceeded
+            | Self::LoginFailed
+            | Self::LoggedOut
+            | Self::TokenCreated
+            | Self::MemoryCreated
+            | Self::MemoryUpdated
+            | Self::MemoryDeleted
+            | Self::ClusterCreated
+            | Self::ClusterUpdated
+            | Self::ClusterDeleted
+            | Self::PolicyExecuted
+            | Self::PolicyFailed => &[Backend],
+            Self::UserCreated
+            | Self::UserUpdated
+            | Self::UserDeleted
+            | Self::PasswordChanged
+            | Self::PasswordReset
+            | Self::UserActivated
+            | Self::UserDeactivated => &[Backend, Console],
+            Self::TokenExpired
+            | Self::TokenInvalid
+            | Self::MemoryRetrieved
+            | Self::MemorySearched
+            | Self::ClusterRetrieved
+            | Self::AccessGranted
+            | Self::PermissionChecked
+            | Self::RateLimitExceeded => &[Gateway],
+            Self::AccessDenied | Self::BreachAttempt | Self::SuspiciousActivity => {
+                &[Gateway, Backend]
+            }
+            Self::SystemStartup | Self::SystemShutdown | Self::SystemError => {
+                &[Gateway, Backend, Console]
+            }
+        }
+    }
+}
+
 impl Record {
-    /// The id: the first 16 bytes of SHA-256(request id ‖ emitter ‖ number u32), so that a retry
-    /// cannot double it.
+    /// The id in the trail.
     pub fn id(&self) -> Uuid {
-        let digest = Sha256::new()
-            .chain_update(self.request.0.as_bytes())
-            .chain_update([self.emitter.code()])
-            .chain_update(self.number.to_be_bytes())
-            .finalize();
-        let mut id = [0; 16];
-        id.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
-        Uuid::from_bytes(id)
+        event_id(self.request, self.emitter, self.number)
     }
 
     /// The canonical bytes but for their last field, the resource id, which the database appends
@@ -247,6 +284,18 @@ impl Record {
 }
 
 impl Emitter {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gateway, Self::Backend, Self::Console];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Backend => "backend",
+            Self::Console => "console",
+        }
+    }
+
     /// The byte that stands for it.
     pub const fn code(self) -> u8 {
         match self {
@@ -255,6 +304,24 @@ impl Emitter {
             Self::Console => 3,
         }
     }
+}
+
+/// The id of an emitter's `number`th record about a request: the first 16 bytes of SHA-256(request
+/// id ‖ emitter ‖ number u32), so that a retry cannot double it.
+pub fn event_id(request: RequestId, emitter: Emitter, number: u32) -> Uuid {
+    let digest = Sha256::new()
+        .chain_update(request.0.as_bytes())
+        .chain_update([emitter.code()])
+        .chain_update(number.to_be_bytes())
+        .finalize();
+    uuid_of(digest)
+}
+
+/// The first 16 bytes of a digest.
+pub(crate) fn uuid_of(digest: impl IntoIterator<Item = u8>) -> Uuid {
+    let mut id = [0; 16];
+    id.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
+    Uuid::from_bytes(id)
 }
 
 /// Text from outside, made fit for a record: bounded to `limit` characters, without control characters.
@@ -287,6 +354,20 @@ mod tests {
         assert_eq!(record().id().simple().to_string(), "7e130166dd7d44d98bdff19fe4c96e9b");
         assert_ne!(Record { number: 1, ..record() }.id(), record().id());
         assert_ne!(Record { emitter: Emitter::Gateway, ..record() }.id(), record().id());
+    }
+
+    #[test]
+    fn a_change_is_told_by_who_made_it() {
+        let gateway = |event: EventType| event.emitters().contains(&Emitter::Gateway);
+        for name in ["login.", "logout", "token.created", "user.", "policy."] {
+            let named = |event: &&EventType| event.name().contains(name);
+            assert!(!EventType::ALL.iter().filter(named).any(|event| gateway(*event)), "{name}");
+        }
+        for change in [".created", ".updated", ".deleted"] {
+            let named = |event: &&EventType| event.name().ends_with(change);
+            assert!(!EventType::ALL.iter().filter(named).any(|event| gateway(*event)), "{change}");
+        }
+        assert!(EventType::ALL.iter().all(|event| !event.emitters().is_empty()));
     }
 
     #[test]

@@ -30,7 +30,12 @@ pub(super) async fn read(
     if !takes.allows(headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
         return Err(ApiError::UnsupportedMediaType);
     }
-    let read = Limited::new(body, takes.most()).collect().await;
+    whole(body, takes.most()).await
+}
+
+/// The whole body, if it is of `limit` bytes at most.
+pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let read = Limited::new(body, limit).collect().await;
     let whole = read.map_err(|error| {
         if error.is::<LengthLimitError>() { ApiError::TooLarge } else { ApiError::Incomplete }
     })?;

@@ -32,8 +32,9 @@ struct Opened {
 
 /// Keeps a new memory of the caller's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
     let scope = Scope::of(call)?;
+    call.concerns(scope.owner());
+    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
     let memory = NewMemory::parse(&body).map_err(ApiError::Invalid)?.of(scope.owner());
 
     let keys = app.vault.keys_to_write(&app.store, &scope).await?;
@@ -73,6 +74,7 @@ pub(super) async fn recall(app: &App, call: &Call) -> Answer {
     if let Some(owner) = owner {
         ensure_own(app, call, &owner).await?;
     }
+    call.concerns(scope.owner());
     let top_k = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
 
     let opened = open_best(app, &scope, thread.as_deref(), top_k).await?;

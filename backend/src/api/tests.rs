@@ -2,7 +2,13 @@
 
 use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
 
-use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::{
+    body::Bytes,
+    http::{
+        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+        response::Parts,
+    },
+};
 use http_body_util::BodyExt as _;
 use memoric_config::schema::Registration;
 use memoric_contract::{
@@ -11,6 +17,10 @@ use memoric_contract::{
     token::{TokenKeys, TokenSigner},
 };
 use serde_json::{Value, json};
+
+mod asides;
+mod deliveries;
+mod trail;
 
 use super::*;
 use crate::{
@@ -52,6 +62,11 @@ async fn what_is_not_built_yet_says_so() {
                     | Operation::RecallMemories
                     | Operation::RememberMemory
                     | Operation::ReadAudit
+                    | Operation::ReadUserAudit
+                    | Operation::ReadSecurityAudit
+                    | Operation::CountAudit
+                    | Operation::ListEventTypes
+                    | Operation::ListSeverities
             )
     });
     for operation in not_yet {
@@ -308,25 +323,35 @@ impl Desk {
 
     async fn send(
         &self,
-        (method, target, operation): (&str, &str, &str),
+        asked: (&str, &str, &str),
         caller: &Caller,
         sent: Option<&Value>,
         request: RequestId,
     ) -> (u16, Value) {
+        let sent = sent.map_or_else(Body::empty, |sent| Body::from(sent.to_string()));
+        let (head, body) = self.exchange(asked, caller, sent, request).await;
+        (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn exchange(
+        &self,
+        (method, target, operation): (&str, &str, &str),
+        caller: &Caller,
+        sent: Body,
+        request: RequestId,
+    ) -> (Parts, Bytes) {
         let client = Ipv4Addr::new(203, 0, 113, 7).into();
         let assertion = Assertion { method, target, operation, request, client, caller };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let body = sent.map_or_else(Body::empty, |sent| Body::from(sent.to_string()));
         let request = Request::builder()
             .method(method)
             .uri(target)
             .header(CONTENT_TYPE, "application/json")
             .header(ASSERTION_HEADER, AssertionKey::new(KEY).sign(&assertion, now))
-            .body(body)
+            .body(sent)
             .unwrap();
         let (head, body) = self.api.answer(request).await.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
+        (head, body.collect().await.unwrap().to_bytes())
     }
 
     async fn ask(
@@ -447,7 +472,7 @@ const PROFILE: [&str; 10] = [
     "last_login_at",
 ];
 
-const TRAIL_ROW: [&str; 26] = [
+const TRAIL_ROW: [&str; 32] = [
     "id",
     "event_type",
     "severity",
@@ -474,4 +499,10 @@ const TRAIL_ROW: [&str; 26] = [
     "timestamp",
     "compliance_tags",
     "retention_policy",
+    "owner_id",
+    "operation",
+    "credential_type",
+    "credential_id",
+    "request_id",
+    "emitter",
 ];

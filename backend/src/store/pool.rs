@@ -386,6 +386,11 @@ impl StoreError {
         })
     }
 
+    /// Whether the server refused a value that the statement brought: it would again.
+    pub(crate) fn is_of_a_value(&self) -> bool {
+        self.code().is_some_and(|code| OF_VALUES.iter().any(|class| code.code().starts_with(class)))
+    }
+
     /// Whether the server refused the statement for what was in it, and is itself well.
     pub(super) fn is_the_statements_fault(&self) -> bool {
         self.code().is_some_and(|code| HARMLESS.iter().any(|class| code.code().starts_with(class)))
@@ -474,6 +479,9 @@ const OF_THE_LOGIN: [&str; 3] =
 /// Classes of errors after which the connection is as good as before: data, integrity,
 /// authorisation, conflicts with other transactions, and what our own functions raise.
 const HARMLESS: [&str; 6] = ["22", "23", "28", "40", "42501", "P0"];
+
+/// Classes of errors that lie in values: what they are, what they break, and how long they are.
+const OF_VALUES: [&str; 3] = ["22", "23", "54"];
 
 /// Classes whose messages name objects of the schema or of the server, never a value.
 const QUOTELESS: [&str; 10] = ["08", "25", "28", "3D", "3F", "40", "42", "53", "57", "P0"];

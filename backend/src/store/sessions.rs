@@ -3,7 +3,10 @@
 use memoric_contract::UserId;
 use uuid::Uuid;
 
-use super::{Store, StoreError, fitting, sole, trail::Appended};
+use super::{
+    Store, StoreError, fitting, sole,
+    trail::{Appended, done},
+};
 use crate::audit::Entry;
 
 /// A session to be.
@@ -37,7 +40,7 @@ impl Store {
             .auth
             .call(SQL, &[&user.0, &generation, id, &seed.as_slice(), personal, &record])
             .await?;
-        Ok(sole(rows)?.try_get(0)?)
+        done(rows, entry)
     }
 
     /// Whether an access token lives: its user is active and still in its generation, its session has

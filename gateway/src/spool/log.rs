@@ -62,7 +62,7 @@ pub(crate) struct LogFigures {
     pub(crate) oldest: Option<OffsetDateTime>,
     /// Records that were appended.
     pub(crate) appended: u64,
-    /// Records that were refused because the log was full.
+    /// Requests and records that were refused because the log was full.
     pub(crate) refused_full: u64,
     /// Records that were refused because of the disk.
     pub(crate) refused_disk: u64,
@@ -105,8 +105,9 @@ impl Log {
     ///
     /// It stops a little before the log is full, so that what has been begun finds room.
     pub(crate) fn ensure_room(&self) -> Result<(), SpoolRefusal> {
-        let (state, bytes) = (self.shared.lock(), self.shared.settings.bytes);
+        let (mut state, bytes) = (self.shared.lock(), self.shared.settings.bytes);
         if state.figures.bytes > bytes - bytes / RESERVE {
+            state.figures.refused_full += 1;
             return Err(SpoolRefusal::Full);
         }
         state.ensure_writable().map_err(SpoolRefusal::Disk)

@@ -35,6 +35,7 @@ struct UnknownName;
 pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) -> Answer {
     let body = body::read(call.headers(), body, Operation::ChangePassword).await?;
     let user = call.identity()?.user;
+    call.concerns_account(user);
     let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
     let owner =
         Username::parse(&account.username).map_err(|_| ApiError::unreadable(UnknownName))?;

@@ -1,1 +1,0 @@
-../../src/spool.rs
