@@ -174,6 +174,7 @@ impl ProxyHttp for Proxy {
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
+        self.pipeline.revocations.heed(&head.headers);
         let aside = Aside::of(&head.headers);
         respond::take_out(head);
         respond::sign_off(head, exchange)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Edge, Http2, JWT_SECRET, PASSWORD, Person, Upload, World};
+use harness::{Answer, Edge, Http2, JWT_SECRET, PASSWORD, Person, Upload, World, token};
 use memoric_contract::{
     Role, UserId,
     revocation::{Revocation, Revoked},
@@ -273,6 +273,35 @@ async fn a_revocation_reaches_the_gateway_without_redis() {
     .await;
 
     eventually_refused(&world, &alice).await;
+}
+
+#[tokio::test]
+async fn the_gateway_that_carried_a_revocation_knows_of_it_at_once() {
+    let edge = Edge::start().await;
+    let (alice, bob) = (token(7, &[Role::User]), token(8, &[Role::User]));
+    let ended =
+        Revocation { user: UserId(7), revoked: Revoked::Before(2), expires_at: now() + 3600 };
+    // Neither Redis nor the feed has any news.
+    edge.origin.answer_with(move |request| match request.path() {
+        "/auth/change-password" => {
+            let revoked = ended.message();
+            format!("HTTP/1.1 200 OK\r\nx-memoric-revoked: {revoked}\r\ncontent-length: 0\r\n\r\n")
+                .into_bytes()
+        }
+        _ => Answer::json(&json!([])),
+    });
+    let recall = async |token: &str| {
+        edge.ask(Method::GET, "/memories").bearer_auth(token).send().await.unwrap().status()
+    };
+    assert_eq!(recall(&alice).await, StatusCode::OK);
+
+    let change = edge.ask(Method::POST, "/auth/change-password").bearer_auth(&alice);
+    let changed = change.json(&json!({})).send().await.unwrap();
+
+    assert_eq!(changed.status(), StatusCode::OK);
+    assert!(!changed.headers().contains_key("x-memoric-revoked"), "it is for the gateway alone");
+    assert_eq!(recall(&alice).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(recall(&bob).await, StatusCode::OK, "and of nobody else");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{
     super::{
         Answer,
         body::{self, Sent},
-        json, recorded,
+        carry, json, recorded,
     },
     new_password,
 };
@@ -57,7 +57,7 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
     let Some(ended) = ended else {
         return Err(password_not_changed(app, call, user).await);
     };
-    app.courier.carry(&[ended]).await;
+    carry(app, call, &[ended]).await;
     Ok(json(StatusCode::OK, &json!({ "message": "Password changed successfully" })))
 }
 
