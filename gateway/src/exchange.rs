@@ -112,6 +112,7 @@ pub(crate) struct Arrival {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Upstream {
     asked: Option<Instant>,
+    is_sent: bool,
     answered: Option<Instant>,
 }
 
@@ -252,7 +253,17 @@ impl Drop for Exchange {
 impl Upstream {
     /// The backend is asked, perhaps for the second time.
     pub(crate) fn asked(&mut self) {
-        self.asked = Some(Instant::now());
+        *self = Self { asked: Some(Instant::now()), ..Self::default() };
+    }
+
+    /// There is a connection, and the request is about to leave by it.
+    pub(crate) fn sent(&mut self) {
+        self.is_sent = true;
+    }
+
+    /// Whether the backend may have heard of it.
+    pub(crate) fn is_sent(self) -> bool {
+        self.is_sent
     }
 
     /// The head of the backend's answer is here.

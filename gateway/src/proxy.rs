@@ -160,7 +160,9 @@ impl ProxyHttp for Proxy {
         head: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        self.forward.prepare(head, permit(exchange)?, exchange)
+        self.forward.prepare(head, permit(exchange)?, exchange)?;
+        exchange.upstream.sent();
+        Ok(())
     }
 
     async fn response_filter(
@@ -211,7 +213,7 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let rejection = exchange.verdict.take().or_else(|| rejection_for(error));
+        let rejection = exchange.verdict.take().or_else(|| rejection_for(error, session, exchange));
         if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
             // The error's own text may quote what was sent, by either side.
             let (fault, source) = (error.etype().as_str(), error.esource().as_str());
@@ -258,8 +260,15 @@ fn is_answered(session: &Session) -> bool {
     session.response_written().is_some_and(|head| !head.status.is_informational())
 }
 
+/// Whether the backend may have changed something before the connection to it broke: all of a
+/// change was on its way. Asking for it again might make it two.
+fn may_be_done(session: &Session, exchange: &Exchange) -> bool {
+    let is_safe = session.req_header().method.is_safe();
+    !is_safe && exchange.upstream.is_sent() && exchange.upload.is_over()
+}
+
 /// What the client is told of a fault. Nothing, where it is the client that is gone.
-fn rejection_for(error: &Error) -> Option<Rejection> {
+fn rejection_for(error: &Error, session: &Session, exchange: &Exchange) -> Option<Rejection> {
     match (error.esource(), error.etype()) {
         (
             ErrorSource::Downstream,
@@ -271,6 +280,9 @@ fn rejection_for(error: &Error) -> Option<Rejection> {
         }
         (ErrorSource::Upstream, ErrorType::InvalidHTTPHeader | ErrorType::H1Error) => {
             Some(Rejection::BackendUnusable)
+        }
+        (ErrorSource::Upstream, _) if may_be_done(session, exchange) => {
+            Some(Rejection::OutcomeUnknown)
         }
         (ErrorSource::Upstream, _) => Some(Rejection::BackendUnavailable),
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),

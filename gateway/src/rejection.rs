@@ -68,6 +68,8 @@ pub(crate) enum Rejection {
     AuditUnavailable,
     #[error("the backend cannot be reached")]
     BackendUnavailable,
+    #[error("the backend broke off, and may have done it")]
+    OutcomeUnknown,
     #[error("the backend did not answer in time")]
     BackendLate,
     #[error("the backend's answer cannot be used")]
@@ -102,7 +104,7 @@ impl Rejection {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::BackendUnusable => StatusCode::BAD_GATEWAY,
+            Self::OutcomeUnknown | Self::BackendUnusable => StatusCode::BAD_GATEWAY,
             Self::RevocationsUnavailable
             | Self::AuditUnavailable
             | Self::BackendUnavailable
@@ -138,6 +140,7 @@ impl Rejection {
             Self::RevocationsUnavailable => "revocation_unavailable",
             Self::AuditUnavailable => "audit_unavailable",
             Self::BackendUnavailable => "backend_unavailable",
+            Self::OutcomeUnknown => "outcome_unknown",
             Self::BackendLate => "backend_timeout",
             Self::BackendUnusable => "bad_gateway",
             Self::Internal => "internal_error",
@@ -174,6 +177,7 @@ impl Rejection {
             Self::RevocationsUnavailable
             | Self::Overloaded
             | Self::BackendUnavailable
+            | Self::OutcomeUnknown
             | Self::BackendLate
             | Self::BackendUnusable
             | Self::Internal => EventType::SystemError,
@@ -216,6 +220,7 @@ impl Rejection {
             | Self::AuditUnavailable
             | Self::BackendUnavailable
             | Self::Overloaded => "The service is unavailable, try again later",
+            Self::OutcomeUnknown => "The service broke off, and may have done what was asked",
             Self::BackendLate => "The service took too long to answer",
             Self::BackendUnusable | Self::Internal => "Something went wrong on our side",
         }
