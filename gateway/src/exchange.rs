@@ -1,6 +1,7 @@
 //! What we remember about one request while it is in flight.
 
 use std::{
+    io,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -136,19 +137,14 @@ pub(crate) struct Exchanges {
 }
 
 impl Exchanges {
-    pub(crate) fn new(metrics: Arc<Metrics>, journal: Arc<Journal>) -> Arc<Self> {
-        let in_flight = TaskTracker::new();
-        Arc::new(Self { in_flight, metrics, journal, log: AccessLog::to_stdout() })
+    pub(crate) fn new(metrics: Arc<Metrics>, journal: Arc<Journal>) -> io::Result<Arc<Self>> {
+        let log = AccessLog::to_stdout(metrics.lost_lines.clone())?;
+        Ok(Arc::new(Self { in_flight: TaskTracker::new(), metrics, journal, log }))
     }
 
     /// Where they are written down for the trail.
     pub(crate) fn journal(&self) -> &Arc<Journal> {
         &self.journal
-    }
-
-    /// Sees to it that what was written down is not held back for long.
-    pub(crate) async fn tend_log(self: Arc<Self>) {
-        self.log.tend().await;
     }
 
     /// A request whose head is in.

@@ -51,6 +51,9 @@ pub enum StartError {
     /// There is no folder in which records could wait for the backend.
     #[error("audit.spool.folder: {0}")]
     Spool(#[source] SpoolOpenError),
+    /// The log has no thread of its own.
+    #[error("the log cannot be written")]
+    Log(#[source] io::Error),
     /// Two metrics have one name.
     #[error("the metrics cannot be kept")]
     Metrics(#[from] prometheus::Error),
@@ -85,8 +88,8 @@ impl Gateway {
 
         let background = Background::new();
         let journal = Journal::open(&config, &metrics)?;
-        let exchanges = Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal));
-        background.spawn(Arc::clone(&exchanges).tend_log());
+        let exchanges =
+            Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal)).map_err(StartError::Log)?;
         let proxy = Proxy::new(&config, Arc::clone(&exchanges), Arc::clone(&metrics), &background);
         Ok(Self {
             http: http.as_ref().map(Listener::addr),

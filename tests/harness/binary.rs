@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
+    process::{Child, Command, Output, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -96,14 +96,28 @@ impl Program {
     }
 
     /// Starts it.
-    pub fn start(mut self) -> Started {
+    pub fn start(self) -> Started {
+        self.start_with(|command, output| {
+            command.stdout(output);
+        })
+    }
+
+    /// Starts it with an output that nobody reads.
+    pub fn start_unheard(self) -> Started {
+        self.start_with(|command, _| {
+            command.stdout(Stdio::piped());
+        })
+    }
+
+    fn start_with(mut self, direct: impl FnOnce(&mut Command, std::fs::File)) -> Started {
         let said = tempfile::tempdir().expect("a temporary folder");
         let file =
             |name: &str| std::fs::File::create(said.path().join(name)).expect("a temporary file");
         let input = said.path().join("stdin");
         std::fs::write(&input, self.input.unwrap_or_default()).expect("a temporary file");
         self.command.stdin(std::fs::File::open(input).expect("just written"));
-        self.command.stdout(file("stdout")).stderr(file("stderr"));
+        direct(&mut self.command, file("stdout"));
+        self.command.stderr(file("stderr"));
         Started { child: self.command.spawn().expect("the program starts"), said }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Edge, Http2, Upload, World, token};
+use harness::{Edge, Http2, Recipe, Upload, World, token};
 use memoric_config::schema::{InFlight, Seconds};
 use memoric_contract::Role;
 use reqwest::{Method, Response, StatusCode};
@@ -110,6 +110,29 @@ async fn a_body_that_comes_steadily_may_take_its_time() {
     let mut answer = [0; 4096];
     let length = timeout(SOON, client.read(&mut answer)).await.unwrap().unwrap();
     assert!(answer[..length].starts_with(b"HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_gateway_goes_on_whose_log_nobody_reads() {
+    let recipe = Recipe::new().await.set("MEMORIC_GATEWAY__THREADS", "1");
+    let http = format!("http://{}/health", recipe.value("MEMORIC_HTTP"));
+    let gateway = recipe.program("memoric-gateway").args(["serve"]).start_unheard();
+    let client = reqwest::Client::new();
+    let began = Instant::now();
+    while client.get(&http).send().await.is_err() {
+        assert!(began.elapsed() < SOON, "it does not start: {}", gateway.stderr());
+        sleep(Duration::from_millis(20)).await;
+    }
+
+    // Each is a line of a few hundred bytes, and a pipe holds 64 KiB.
+    for request in 0..400 {
+        let answer = timeout(SOON, client.get(&http).send()).await;
+        let answer = answer.unwrap_or_else(|_| panic!("it stands still at request {request}"));
+        answer.unwrap();
+    }
+
+    gateway.signal(rustix::process::Signal::TERM);
+    assert_eq!(gateway.wait(SOON).status.code(), Some(0), "nor does it wait at its end");
 }
 
 /// A gateway that wants a body within two seconds, and 1000 bytes of it in every further one.

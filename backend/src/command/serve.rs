@@ -7,7 +7,7 @@ use crate::{Backend, Config};
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
-    memoric_config::log::start(&console.settings.observability.logging);
+    let _telling = memoric_config::log::start(&console.settings.observability.logging)?;
     let config = console.backend()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if console.settings.backend.threads > 0 {

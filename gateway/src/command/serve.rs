@@ -11,7 +11,7 @@ use crate::{Config, Gateway};
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
-    memoric_config::log::start(&console.loaded.settings.observability.logging);
+    let _telling = memoric_config::log::start(&console.loaded.settings.observability.logging)?;
     let config = console.config()?;
     raise_descriptors(&config);
     let mut runtime = runtime::Builder::new_multi_thread();
