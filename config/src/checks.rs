@@ -44,7 +44,11 @@ fn gateway(gateway: &Gateway) -> Result<(), Invalid> {
     within("gateway.threads", gateway.threads, 0..=1024)?;
     quota("gateway.limits.address", gateway.limits.address)?;
     quota("gateway.limits.identity", gateway.limits.identity)?;
+    quota("gateway.limits.health", gateway.limits.health)?;
     quota("gateway.limits.credentials", gateway.limits.credentials)?;
+    quota("gateway.limits.read", gateway.limits.read)?;
+    quota("gateway.limits.write", gateway.limits.write)?;
+    quota("gateway.limits.admin", gateway.limits.admin)?;
     within("gateway.limits.keys", gateway.limits.keys, 1..=100_000_000)?;
     some_time("gateway.timeouts.handshake", gateway.timeouts.handshake)?;
     some_time("gateway.timeouts.head", gateway.timeouts.head)?;

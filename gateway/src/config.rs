@@ -78,7 +78,11 @@ pub(crate) enum Channel {
 pub(crate) struct Limits {
     pub(crate) address: Quota,
     pub(crate) identity: Quota,
+    pub(crate) health: Quota,
     pub(crate) credentials: Quota,
+    pub(crate) read: Quota,
+    pub(crate) write: Quota,
+    pub(crate) admin: Quota,
     /// Addresses and identities that are counted apart.
     pub(crate) keys: NonZeroUsize,
 }
@@ -191,7 +195,11 @@ impl TryFrom<&schema::Limits> for Limits {
         Ok(Self {
             address: quota("gateway.limits.address", limits.address)?,
             identity: quota("gateway.limits.identity", limits.identity)?,
+            health: quota("gateway.limits.health", limits.health)?,
             credentials: quota("gateway.limits.credentials", limits.credentials)?,
+            read: quota("gateway.limits.read", limits.read)?,
+            write: quota("gateway.limits.write", limits.write)?,
+            admin: quota("gateway.limits.admin", limits.admin)?,
             keys: positive("gateway.limits.keys", limits.keys)?,
         })
     }

@@ -43,7 +43,7 @@ pub(crate) struct Exchange {
     pub(crate) seat: Option<Seat>,
     /// The page that may read the answer.
     pub(crate) page: Option<AllowedOrigin>,
-    /// What is left of the budget that was charged last.
+    /// What is left of the budget of which least is left.
     pub(crate) budget: Option<Budget>,
     /// Its body so far.
     pub(crate) upload: Upload,

@@ -17,7 +17,7 @@ use crate::{
     exchange::Exchange,
     framing,
     journal::Journal,
-    limits::Limits,
+    limits::{Budget, Limits},
     rejection::Rejection,
     request::Request,
     revocation::Revocations,
@@ -84,12 +84,14 @@ impl Pipeline {
         exchange.page = self.cors.allow(request);
         framing::check(request, self.bounds)?;
         let target = Target::parse(request.target())?;
-        exchange.budget = Some(self.limits.charge_client(request.client)?);
+        let operation = self.routes.find(request.method(), &target);
+        let charged = operation.as_ref().ok().copied();
+        exchange.budget = Some(self.limits.charge_client(request.client, charged)?);
         if cors::is_preflight(request) {
             let methods = routes::methods(&target)?;
             return self.cors.preflight(request, &methods).map(Decision::Preflight);
         }
-        let operation = self.routes.find(request.method(), &target)?;
+        let operation = operation?;
         exchange.operation = Some(operation);
         self.cors.ensure_allowed(request)?;
         framing::check_body(request, operation)?;
@@ -108,7 +110,7 @@ impl Pipeline {
         }
         let budget =
             self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
-        exchange.budget = budget.or(exchange.budget);
+        exchange.budget = Budget::tightest([exchange.budget, budget]);
 
         // May they, is there room, and can it be written down that they did?
         exchange.owner = authz::named_owner(operation, &target).and_then(UserId::parse);

@@ -6,6 +6,8 @@ use http::StatusCode;
 use memoric_contract::audit::EventType;
 use thiserror::Error;
 
+use crate::limits::Budget;
+
 /// Why a request went no further.
 ///
 /// The message is for our logs. A client sees the status, the code and the sentence of
@@ -37,7 +39,7 @@ pub(crate) enum Rejection {
     #[error("too many requests are in flight")]
     Overloaded,
     #[error("too many requests")]
-    TooMany { retry_after: Duration },
+    TooMany { retry_after: Duration, budget: Budget },
     #[error("nothing is there")]
     NotFound,
     #[error("the method is not understood there")]
@@ -252,7 +254,7 @@ impl Rejection {
     /// After how many seconds it may go better. Never less than it takes, or it would be a lie.
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::TooMany { retry_after } => Some(whole_seconds(*retry_after)),
+            Self::TooMany { retry_after, .. } => Some(whole_seconds(*retry_after)),
             Self::Crowded
             | Self::Overloaded
             | Self::RevocationsUnavailable
@@ -275,7 +277,9 @@ mod tests {
     #[test]
     fn whoever_waits_as_told_has_waited_enough() {
         let after = |millis| {
-            Rejection::TooMany { retry_after: Duration::from_millis(millis) }.retry_after()
+            let budget = Budget { name: "address", burst: 1, left: 0, window: 1 };
+            let retry_after = Duration::from_millis(millis);
+            Rejection::TooMany { retry_after, budget }.retry_after()
         };
         assert_eq!(after(0), Some(1));
         assert_eq!(after(1000), Some(1));

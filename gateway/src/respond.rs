@@ -39,7 +39,7 @@ pub(crate) async fn reject(
     match rejection {
         // A page that may not ask is told nothing that its browser would let it read.
         Rejection::PreflightRefused(_) => exchange.page = None,
-        Rejection::TooMany { .. } => exchange.budget = exchange.budget.map(Budget::spent),
+        Rejection::TooMany { budget, .. } => exchange.budget = Some(*budget),
         _ => {}
     }
     // What follows a CONNECT may be meant for whoever is behind the tunnel.
@@ -191,9 +191,9 @@ fn share(head: &mut ResponseHeader, page: &AllowedOrigin) -> Result<()> {
 
 /// Tells what is left (draft-ietf-httpapi-ratelimit-headers-10).
 fn tell_budget(head: &mut ResponseHeader, budget: Budget) -> Result<()> {
-    let Budget { burst, left, window } = budget;
-    let policy = HeaderValue::try_from(format!(r#""default";q={burst};w={window}"#));
-    let current = HeaderValue::try_from(format!(r#""default";r={left}"#));
+    let Budget { name, burst, left, window } = budget;
+    let policy = HeaderValue::try_from(format!(r#""{name}";q={burst};w={window}"#));
+    let current = HeaderValue::try_from(format!(r#""{name}";r={left}"#));
     if let (Ok(policy), Ok(current)) = (policy, current) {
         head.insert_header("ratelimit-policy", policy)?;
         head.insert_header("ratelimit", current)?;

@@ -9,6 +9,7 @@ mod fairness;
 mod framing;
 mod guide;
 mod isolation;
+mod limits;
 mod retries;
 mod shutdown;
 mod spool;

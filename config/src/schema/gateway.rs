@@ -63,8 +63,16 @@ pub struct Limits {
     pub address: Quota,
     /// What one identity may ask, from wherever.
     pub identity: Quota,
+    /// How often one client address may ask how the service is; nothing else is charged for it.
+    pub health: Quota,
     /// How often one client address may try a credential (log in, refresh, register).
     pub credentials: Quota,
+    /// How often one identity may read.
+    pub read: Quota,
+    /// How often one identity may write.
+    pub write: Quota,
+    /// How often one identity may administer.
+    pub admin: Quota,
     /// Addresses and identities that are counted apart; the rest share one count.
     pub keys: usize,
 }
@@ -157,7 +165,11 @@ impl Default for Limits {
         Self {
             address: Quota { per_second: 50.0, burst: 200 },
             identity: Quota { per_second: 50.0, burst: 200 },
+            health: Quota { per_second: 10.0, burst: 50 },
             credentials: Quota { per_second: 0.5, burst: 30 },
+            read: Quota { per_second: 50.0, burst: 200 },
+            write: Quota { per_second: 20.0, burst: 100 },
+            admin: Quota { per_second: 10.0, burst: 50 },
             keys: 100_000,
         }
     }
