@@ -53,7 +53,7 @@ pub(crate) struct Exchange {
     pub(crate) outcome: Outcome,
     /// The stable code of a refusal.
     pub(crate) code: Option<&'static str>,
-    /// The status of the answer, once there is one.
+    /// The status of the answer, once its head is on its way.
     pub(crate) status: Option<StatusCode>,
     /// When the backend was asked, and when its head came back.
     pub(crate) upstream: Upstream,
@@ -225,9 +225,15 @@ impl Exchange {
         Error::new_in(RETRACTED)
     }
 
+    /// The head of the answer is on its way, whatever becomes of the rest.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        if !status.is_informational() {
+            self.status = Some(status);
+        }
+    }
+
     /// Takes note of how the transfer went. Pingora's last phase must call this.
     pub(crate) fn close(&mut self, session: &Session, error: Option<&Error>) {
-        self.status = session.response_written().map(|head| head.status).or(self.status);
         self.transfer = Transfer {
             received: session.body_bytes_read(),
             sent: session.body_bytes_sent(),

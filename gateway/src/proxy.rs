@@ -183,7 +183,9 @@ impl ProxyHttp for Proxy {
         let journal = self.exchanges.journal();
         let written =
             journal.answered(exchange, &session.req_header().headers, head.status, aside).await;
-        written.map_err(|rejection| exchange.retract(rejection))
+        written.map_err(|rejection| exchange.retract(rejection))?;
+        exchange.answered(head.status);
+        Ok(())
     }
 
     /// Tries again only what cannot happen twice: a request without a body and without effect, on

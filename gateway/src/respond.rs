@@ -128,7 +128,7 @@ pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result
 
 async fn write(
     session: &mut Session,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     mut head: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
@@ -139,6 +139,7 @@ async fn write(
     if !is_read_whole(session).await {
         session.set_keepalive(None);
     }
+    exchange.answered(head.status);
     let is_silent = body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), is_silent).await?;
     if !is_silent {

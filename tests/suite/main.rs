@@ -10,6 +10,7 @@ mod framing;
 mod guide;
 mod isolation;
 mod limits;
+mod observability;
 mod retries;
 mod shutdown;
 mod spool;
