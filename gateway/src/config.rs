@@ -173,6 +173,13 @@ impl Config {
         Pace { grace: self.timeouts.body, rate: self.bounds.body_rate }
     }
 
+    /// How many file descriptors may be needed: for every client, for every request with the backend
+    /// (of which one HTTP/2 client may have many), and for ourselves.
+    pub(crate) fn descriptors(&self) -> u64 {
+        let needed = [self.connections.total, self.in_flight.total, OWN_DESCRIPTORS];
+        needed.into_iter().fold(0, |sum, each| sum.saturating_add(each as u64))
+    }
+
     /// How many threads work.
     pub(crate) fn workers(&self) -> usize {
         let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
@@ -374,6 +381,9 @@ fn some_time(field: &str, seconds: Seconds) -> Result<Duration, Invalid> {
     Ok(seconds.duration())
 }
 
+/// Listeners, the spool, Redis, our own questions, and connections to the backend that rest.
+const OWN_DESCRIPTORS: usize = 256;
+
 /// How many header fields Pingora's parser takes.
 const PARSER_HEADERS: usize = 256;
 
@@ -454,6 +464,24 @@ pub(crate) mod tests {
             backend(&format!("unix:/{}", "a".repeat(107))).contains("107"),
             "the kernel would cut it"
         );
+    }
+
+    #[test]
+    fn every_request_with_the_backend_takes_a_descriptor_beside_its_client() {
+        let descriptors = |clients, requests| {
+            let mut settings = Settings::default();
+            settings.gateway.https = None;
+            settings.gateway.connections.total = clients;
+            settings.gateway.in_flight.total = requests;
+            Config::new(&settings, &environment()).unwrap().descriptors()
+        };
+
+        assert_eq!(
+            descriptors(10, 1000) - descriptors(10, 100),
+            900,
+            "by HTTP/2, from ten clients"
+        );
+        assert!(descriptors(1000, 100) > 1100);
     }
 
     #[test]
