@@ -24,6 +24,8 @@ pub struct Config {
     pub(crate) http: Option<SocketAddr>,
     /// Where clients connect by TLS.
     pub(crate) https: Option<Https>,
+    /// Whether browsers are told to come by TLS alone.
+    pub(crate) is_tls_only: bool,
     /// Where Prometheus connects.
     pub(crate) metrics: Option<SocketAddr>,
     /// Where the backend is.
@@ -150,6 +152,7 @@ impl Config {
         Ok(Self {
             http: gateway.http,
             https: https(gateway)?,
+            is_tls_only: gateway.tls.hsts.unwrap_or(gateway.http.is_none()),
             metrics: settings.observability.metrics.enabled.then_some(gateway.metrics),
             backend: channel(&gateway.backend, gateway.backend_uid)?,
             threads: NonZeroUsize::new(gateway.threads),
@@ -482,6 +485,22 @@ pub(crate) mod tests {
             "by HTTP/2, from ten clients"
         );
         assert!(descriptors(1000, 100) > 1100);
+    }
+
+    #[test]
+    fn browsers_are_kept_to_tls_where_there_is_nothing_else() {
+        let is_tls_only = |http: Option<SocketAddr>, hsts| {
+            let mut settings = Settings::default();
+            (settings.gateway.http, settings.gateway.tls.hsts) = (http, hsts);
+            settings.gateway.https = Some(([127, 0, 0, 1], 0).into());
+            settings.gateway.tls.certificate = Some("certificate.pem".into());
+            settings.gateway.tls.key = Some("key.pem".into());
+            Config::new(&settings, &environment()).unwrap().is_tls_only
+        };
+        let http = Some(([127, 0, 0, 1], 0).into());
+
+        assert!(is_tls_only(None, None) && !is_tls_only(http, None));
+        assert!(is_tls_only(http, Some(true)) && !is_tls_only(None, Some(false)));
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(crate) upstream: Upstream,
     /// What the client's connection told.
     pub(crate) arrival: Arrival,
+    /// Whether its browser is to come by TLS alone from now on.
+    pub(crate) is_tls_only: bool,
     /// How the transfer went.
     pub(crate) transfer: Transfer,
     /// When it was over for the client; the engine may tidy up after it.
@@ -169,6 +171,7 @@ impl Exchanges {
             status: None,
             upstream: Upstream::default(),
             arrival: Arrival::default(),
+            is_tls_only: false,
             transfer: Transfer::default(),
             ended: None,
             exchanges: Arc::clone(self),

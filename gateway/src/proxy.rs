@@ -38,6 +38,7 @@ pub(crate) struct Proxy {
     forward: Forward,
     health: Arc<Health>,
     exchanges: Arc<Exchanges>,
+    is_tls_only: bool,
 }
 
 impl Proxy {
@@ -68,6 +69,7 @@ impl Proxy {
             forward: Forward::new(config.backend.clone(), key, config.timeouts),
             health,
             exchanges,
+            is_tls_only: config.is_tls_only,
         }
     }
 
@@ -98,6 +100,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.open(session);
+        exchange.is_tls_only = self.is_tls_only && exchange.arrival.tls.is_some();
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());

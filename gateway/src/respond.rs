@@ -117,7 +117,7 @@ pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result
     if !head.headers.contains_key(CACHE_CONTROL) {
         head.insert_header(CACHE_CONTROL, "no-store")?;
     }
-    if exchange.arrival.tls.is_some() {
+    if exchange.is_tls_only {
         head.insert_header(STRICT_TRANSPORT_SECURITY, "max-age=31536000")?;
     }
     if let Some(page) = &exchange.page {

@@ -15,4 +15,5 @@ mod retries;
 mod shutdown;
 mod spool;
 mod startup;
+mod transport;
 mod up;

@@ -53,6 +53,9 @@ pub struct Tls {
     pub certificate: Option<PathBuf>,
     /// PEM file of its private key.
     pub key: Option<PathBuf>,
+    /// Whether browsers are told to come by HTTPS alone, on every port of the host; null is only
+    /// where nothing listens for HTTP.
+    pub hsts: Option<bool>,
 }
 
 /// How often is too often.
