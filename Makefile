@@ -4,11 +4,15 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 SCRIPTS := .ci/run deploy/up deploy/packages $(wildcard deploy/instance/*)
 
-# Where rustup puts cargo, for a shell that does not know yet.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+# What `make bench` measures: `release` is what people run, `ci` takes half the time to build.
+PROFILE := release
+ROUNDS := 5
+
+# Where rustup puts cargo, for a shell that does not know yet; and where Debian has servers.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check packages
+.PHONY: help up test check bench packages
 
 help: ## Lists these commands.
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -27,6 +31,14 @@ check: packages $(CARGO_DENY) ## Checks format, lints, documentation, dependenci
 	cargo fetch --locked --quiet
 	$(CARGO_DENY) --offline check bans licenses sources
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x $(SCRIPTS); else echo 'no shellcheck here: skipped'; fi
+
+# What is measured is built first and by itself, as `make up` does it: with the others it would get what only tests and
+# examples ask of its dependencies. Those two name the same packages, so that they share one build.
+bench: ## Measures what a request and a memory cost, against what else there is; PROFILE=ci builds faster.
+	@deploy/packages build run bench
+	cargo build --profile $(PROFILE) --locked -p memoric-backend -p memoric-gateway
+	cargo build --profile $(PROFILE) --locked -p memoric-gateway -p memoric-tests --example passthrough
+	cargo bench --profile $(PROFILE) --locked -p memoric-gateway -p memoric-tests --bench bench -- --rounds $(ROUNDS)
 
 packages:
 	@deploy/packages build run

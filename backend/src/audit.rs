@@ -173,6 +173,40 @@ impl Scribe {
         Ok(Entry { personal, ..Entry::impersonal(record) })
     }
 
+    /// Fetches what a record about `owner`, or about nobody, will be sealed with.
+    ///
+    /// It is fetched whether it is at hand or not: were it not, how long a failed login takes would
+    /// tell an account, whose key is rarely at hand, from nobody, whose key is used all the time.
+    pub(crate) async fn prepare(&self, owner: Option<UserId>) -> Result<(), VaultError> {
+        let subject = owner.map_or_else(|| strangers_of(now()), |UserId(owner)| owner);
+        self.vault.fetch_subject_key(&self.store, subject).await?;
+        Ok(())
+    }
+
+    /// Seals the `record` that makes `user`, and comes with the key that it is sealed under, wrapped.
+    ///
+    /// The two are to be stored together: of somebody who could not be made nothing is kept.
+    pub(crate) fn first_entry(
+        &self,
+        record: Record,
+        call: &Call,
+        (user, name): (UserId, &str),
+    ) -> Result<(Entry, Vec<u8>), VaultError> {
+        let personal = personal(call, Named::Known(name));
+        let address_hash = personal.address.map(|address| self.address_hash(address));
+        let (key, wrapped) = self.vault.new_subject_key(user)?;
+        let payload = Payload::from(personal).to_bytes();
+        let bytes = seal(Sealing::On, &key, &place(record.id(), user.0), &payload)?;
+        let entry = Entry {
+            address_hash,
+            username_hash: Some(self.username_hash(name)),
+            personal: Some(SealedPersonal { bytes, subject: user.0 }),
+            recorded: call.recorded().clone(),
+            ..Entry::impersonal(record)
+        };
+        Ok((entry, wrapped))
+    }
+
     /// What the trail is searched by in place of an address.
     pub(crate) fn address_hash(&self, address: IpAddr) -> [u8; 32] {
         self.secrets.audit_hash("address", &address.to_canonical().to_string())

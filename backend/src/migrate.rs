@@ -180,6 +180,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0006_credentials.sql", include_str!("../migrations/0006_credentials.sql")),
     ("0007_remember.sql", include_str!("../migrations/0007_remember.sql")),
     ("0008_deliver.sql", include_str!("../migrations/0008_deliver.sql")),
+    ("0009_tighter.sql", include_str!("../migrations/0009_tighter.sql")),
 ];
 
 #[cfg(test)]

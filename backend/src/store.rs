@@ -53,6 +53,11 @@ impl Store {
         self.pools.signer.register(&self.pools.auth).await
     }
 
+    /// The same for a command at the console, and for as long as one takes.
+    pub(crate) async fn register_context_key_briefly(&self) -> Result<(), StoreError> {
+        self.pools.signer.register_briefly(&self.pools.auth).await
+    }
+
     /// Sees to it that the database goes on believing it, for as long as this is polled.
     pub(crate) async fn keep_context_key(&self) {
         self.pools.signer.keep(&self.pools.auth).await;

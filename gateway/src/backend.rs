@@ -5,6 +5,7 @@ mod lines;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,18 +18,14 @@ use memoric_contract::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
-use tokio::{
-    net::{TcpStream, UnixStream},
-    sync::Semaphore,
-    time::timeout,
-};
+use tokio::{sync::Semaphore, time::timeout};
 
-use self::lines::{Lines, Stream};
-use crate::config::Channel;
+use self::lines::Lines;
+use crate::link::Link;
 
 /// A client of the backend's internal operations.
 pub(crate) struct BackendClient {
-    channel: Channel,
+    link: Arc<Link>,
     key: AssertionKey,
     /// For what is asked all the time. However many requests there are, they take none of these.
     standing: Lines,
@@ -43,8 +40,6 @@ pub(crate) struct BackendClient {
 pub(crate) enum BackendError {
     #[error("the backend cannot be reached")]
     Unreachable(#[source] io::Error),
-    #[error("another user than the backend's listens at its socket")]
-    Impostor,
     #[error("the backend did not answer in time")]
     Late,
     #[error("the backend's answer was cut off")]
@@ -68,9 +63,9 @@ struct Live {
 }
 
 impl BackendClient {
-    pub(crate) fn new(channel: Channel, key: AssertionKey) -> Self {
+    pub(crate) fn new(link: Arc<Link>, key: AssertionKey) -> Self {
         let (standing, passing) = (Lines::new(STANDING), Lines::new(QUESTIONS));
-        Self { channel, key, standing, passing, questions: Semaphore::new(QUESTIONS) }
+        Self { link, key, standing, passing, questions: Semaphore::new(QUESTIONS) }
     }
 
     /// Whether the backend can serve. One whose database is away says so itself.
@@ -153,30 +148,9 @@ impl BackendClient {
         request: Request<Full<Bytes>>,
         patience: Duration,
     ) -> Result<(StatusCode, Bytes), BackendError> {
-        let asked = lines.ask(request, || self.connect());
+        let asked = lines.ask(request, &self.link);
         timeout(patience, asked).await.map_err(|_| BackendError::Late)?
     }
-
-    async fn connect(&self) -> Result<Box<dyn Stream>, BackendError> {
-        match &self.channel {
-            Channel::Unix { path, uid } => {
-                let stream = UnixStream::connect(path).await.map_err(BackendError::Unreachable)?;
-                ensure_peer(&stream, *uid)?;
-                Ok(Box::new(stream))
-            }
-            Channel::Loopback(addr) => {
-                let stream = TcpStream::connect(addr).await.map_err(BackendError::Unreachable)?;
-                Ok(Box::new(stream))
-            }
-        }
-    }
-}
-
-/// Refuses a socket that somebody else than the backend's user listens at: they would read every
-/// memory that is sent there.
-pub(crate) fn ensure_peer(stream: &UnixStream, uid: u32) -> Result<(), BackendError> {
-    let peer = stream.peer_cred().map_err(BackendError::Unreachable)?;
-    if peer.uid() == uid { Ok(()) } else { Err(BackendError::Impostor) }
 }
 
 fn accepted<T: DeserializeOwned>((status, body): (StatusCode, Bytes)) -> Result<T, BackendError> {
@@ -224,6 +198,7 @@ mod tests {
     use tokio::{net::UnixListener, task::JoinSet, time::sleep};
 
     use super::*;
+    use crate::config::Channel;
 
     #[tokio::test]
     async fn our_own_questions_come_by_a_connection_that_is_kept() {
@@ -301,8 +276,8 @@ mod tests {
 
     fn client(path: &Path) -> BackendClient {
         let uid = rustix::process::geteuid().as_raw();
-        let channel = Channel::Unix { path: path.to_owned(), uid };
-        BackendClient::new(channel, AssertionKey::new([7; 32]))
+        let link = Link::open(&Channel::Unix { path: path.to_owned(), uid }).unwrap();
+        BackendClient::new(Arc::new(link), AssertionKey::new([7; 32]))
     }
 
     fn identity() -> Identity {

@@ -60,19 +60,36 @@ fn check_size(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejection> {
 
 /// A line that ends in LF alone is the end of a line to some servers and not to others.
 fn check_lines(request: &Request<'_>) -> Result<(), Rejection> {
-    let mut lines = request.raw().unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
-    if lines.all(|line| line.ends_with(b"\r\n")) {
-        Ok(())
-    } else {
-        Err(Rejection::Misframed("A line of the request head does not end in CR LF"))
+    for line in request.raw().unwrap_or_default().split_inclusive(|byte| *byte == b'\n') {
+        if !line.ends_with(b"\r\n") {
+            return Err(Rejection::Misframed("A line of the request head does not end in CR LF"));
+        }
+        if is_disguised(line) {
+            return Err(Rejection::Misframed("A field is called nearly like a length"));
+        }
     }
+    Ok(())
+}
+
+/// Whether CGI and its kin, to whom `_` and `-` are the same, would read a length here. The field
+/// itself is gone by now, as is every one with a `_` in its name.
+fn is_disguised(line: &[u8]) -> bool {
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    let is = |other: &[u8]| {
+        name.len() == other.len()
+            && name.iter().zip(other).all(|(byte, other)| match byte {
+                b'_' => *other == b'-',
+                byte => byte.eq_ignore_ascii_case(other),
+            })
+    };
+    name.contains(&b'_') && (is(b"content-length") || is(b"transfer-encoding"))
 }
 
 fn check_method(method: &Method) -> Result<(), Rejection> {
     if METHODS.contains(&method.as_str()) {
         Ok(())
     } else {
-        Err(Rejection::MethodNotAllowed { allow: METHODS.join(", ") })
+        Err(Rejection::UnknownMethod { allow: METHODS.join(", ") })
     }
 }
 
@@ -333,7 +350,7 @@ mod tests {
         let method = |method: &str| check_head(&format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert!(METHODS.into_iter().all(|allowed| method(allowed).is_ok()));
         for refused in ["TRACE", "CONNECT", "PROPFIND", "get", "PRI"] {
-            assert!(method(refused).is_err(), "{refused}");
+            assert!(method(refused).unwrap_err().ends_connection(), "{refused}");
         }
     }
 
@@ -341,6 +358,15 @@ mod tests {
     fn a_line_ends_in_two_bytes() {
         assert!(check_head("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n").is_err());
         assert!(check_head("GET / HTTP/1.1\nHost: a\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_length_cannot_be_disguised() {
+        for field in ["Content_Length: 5", "TRANSFER_ENCODING: chunked"] {
+            let refused = with(&format!("{field}\r\n")).unwrap_err();
+            assert!(refused.ends_connection(), "{field}");
+        }
+        assert_eq!(with("Content_Type: x\r\nX_Content_Length: 5\r\n"), Ok(()), "only dropped");
     }
 
     #[test]

@@ -2,10 +2,14 @@
 
 mod admission;
 mod connection;
+mod deadline;
 mod downstream;
 mod edge;
+mod http1;
+mod http2;
 mod reception;
 mod tls;
+mod witness;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +24,8 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::tls::CertificateError;
 pub(crate) use self::{
-    admission::Network, connection::Connection, reception::Reception, tls::server_config,
+    admission::Network, connection::Connection, deadline::BodyDue, reception::Reception,
+    tls::server_config,
 };
 
 /// A socket that clients connect to.

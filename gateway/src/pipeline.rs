@@ -94,7 +94,6 @@ impl Pipeline {
         let operation = operation?;
         exchange.operation = Some(operation);
         self.cors.ensure_allowed(request)?;
-        framing::check_body(request, operation)?;
 
         // Who is asking?
         let identity = match Credential::read(request.headers(), operation.demands())? {
@@ -115,6 +114,7 @@ impl Pipeline {
         // May they, is there room, and can it be written down that they did?
         exchange.owner = authz::named_owner(operation, &target).and_then(UserId::parse);
         let permit = authz::authorize(identity.as_ref(), operation, target)?;
+        framing::check_body(request, operation)?;
         self.journal.ensure_room(permit.caller())?;
         Ok(match operation.answered_by() {
             AnsweredBy::Gateway => Decision::Answer(operation),

@@ -1,6 +1,6 @@
 //! Pingora's phases, each handed to the module that knows what to do.
 
-use std::sync::Arc;
+use std::{os::fd::RawFd, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,20 +10,22 @@ use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader, StatusCode},
     prelude::HttpPeer,
+    protocols::Digest,
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
 use crate::{
     authz::Permit,
     backend::BackendClient,
-    config::Config,
+    config::{Config, TrustedProxies},
     exchange::{Exchange, Exchanges, Outcome},
     forward::{Forward, fault},
     gateway::Background,
     health::{Features, Health},
     journal::Aside,
     limits::Limits,
-    metrics::Metrics,
+    link::Link,
+    listener::Connection,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
     request::{self, Request},
@@ -38,6 +40,7 @@ pub(crate) struct Proxy {
     forward: Forward,
     health: Arc<Health>,
     exchanges: Arc<Exchanges>,
+    proxies: TrustedProxies,
     is_tls_only: bool,
 }
 
@@ -45,12 +48,13 @@ impl Proxy {
     /// Builds every part once, and sets going what goes on beside requests.
     pub(crate) fn new(
         config: &Config,
+        link: Arc<Link>,
         exchanges: Arc<Exchanges>,
-        metrics: Arc<Metrics>,
         background: &Background,
     ) -> Self {
+        let metrics = Arc::clone(exchanges.metrics());
         let key = AssertionKey::new(*config.assertion_key.expose());
-        let backend = Arc::new(BackendClient::new(config.backend.clone(), key.clone()));
+        let backend = Arc::new(BackendClient::new(Arc::clone(&link), key.clone()));
         let revocations = Arc::new(Revocations::new(Arc::clone(&backend), Arc::clone(&metrics)));
         let limits = Arc::new(Limits::new(&config.limits));
         let features =
@@ -66,9 +70,10 @@ impl Proxy {
         background.spawn(async move { watched.watch().await });
         Self {
             pipeline: Pipeline::new(config, limits, revocations, Arc::clone(exchanges.journal())),
-            forward: Forward::new(config.backend.clone(), key, config.timeouts),
+            forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,
+            proxies: config.proxies.clone(),
             is_tls_only: config.is_tls_only,
         }
     }
@@ -99,16 +104,16 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.open(session);
-        exchange.is_tls_only = self.is_tls_only && exchange.arrival.tls.is_some();
+        exchange.open(session, &self.proxies);
+        exchange.is_tls_only = self.is_tls_only && exchange.arrival.is_secure;
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
-        Ok(())
+        request::join_crumbs(session.req_header_mut())
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let decision = self.pipeline.decide(&Request::of(session), exchange).await;
+        let decision = self.pipeline.decide(&Request::new(session, exchange), exchange).await;
         match decision {
             Ok(Decision::Forward(permit)) => {
                 exchange.outcome = Outcome::Forwarded;
@@ -157,6 +162,18 @@ impl ProxyHttp for Proxy {
         self.forward.peer()
     }
 
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: RawFd,
+        digest: Option<&Digest>,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        self.forward.ensure_fit(digest)
+    }
+
     async fn upstream_request_filter(
         &self,
         _: &mut Session,
@@ -175,6 +192,10 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.upstream.answered();
+        // Nobody was let ask for it, and what came behind it would not be HTTP.
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "another protocol").into_up());
+        }
         // A connection that is kept would have to be cut when the gateway has stopped.
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
@@ -274,6 +295,9 @@ fn may_be_done(session: &Session, exchange: &Exchange) -> bool {
 
 /// What the client is told of a fault. Nothing, where it is the client that is gone.
 fn rejection_for(error: &Error, session: &Session, exchange: &Exchange) -> Option<Rejection> {
+    if Connection::of(session).is_some_and(Connection::has_flawed_body) {
+        return Some(Rejection::Misframed("The body is not in well-formed chunks"));
+    }
     match (error.esource(), error.etype()) {
         (
             ErrorSource::Downstream,
@@ -291,5 +315,39 @@ fn rejection_for(error: &Error, session: &Session, exchange: &Exchange) -> Optio
         }
         (ErrorSource::Upstream, _) => Some(Rejection::BackendUnavailable),
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memoric_config::Settings;
+    use pingora::protocols::l4::stream::Stream;
+    use tokio::{io::AsyncWriteExt as _, net::UnixStream};
+
+    use super::*;
+    use crate::{config::tests::environment, journal::tests::journal, metrics::Metrics};
+
+    #[tokio::test]
+    async fn the_first_phase_leaves_no_identity_of_a_clients_own_making() {
+        let proxy = proxy();
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let head = "GET /nowhere HTTP/1.1\r\nHost: a\r\nX-User-Id: 1\r\nx_user_id: 1\r\n\
+                    Forwarded: for=1\r\nUpgrade: websocket\r\nAccept: */*\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut session = Session::new_h1(Box::new(Stream::from(server)));
+        assert!(session.downstream_session.read_request().await.unwrap());
+
+        proxy.early_request_filter(&mut session, &mut proxy.new_ctx()).await.unwrap();
+
+        let left: Vec<_> = session.req_header().headers.keys().map(|name| name.as_str()).collect();
+        assert_eq!(left, ["host", "accept"]);
+    }
+
+    fn proxy() -> Proxy {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let journal = journal(&metrics);
+        let config = Config::new(&Settings::default(), &environment()).unwrap();
+        let link = Arc::new(Link::open(&config.backend).unwrap());
+        Proxy::new(&config, link, Exchanges::new(metrics, journal).unwrap(), &Background::new())
     }
 }

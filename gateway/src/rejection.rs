@@ -44,6 +44,8 @@ pub(crate) enum Rejection {
     NotFound,
     #[error("the method is not understood there")]
     MethodNotAllowed { allow: String },
+    #[error("the method is understood nowhere")]
+    UnknownMethod { allow: String },
     #[error("a page may not ask this: {0}")]
     PreflightRefused(&'static str),
     #[error("the request comes from a page that may not ask")]
@@ -97,7 +99,9 @@ impl Rejection {
             | Self::Forbidden
             | Self::AnotherUser => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => {
+                StatusCode::METHOD_NOT_ALLOWED
+            }
             Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -130,7 +134,7 @@ impl Rejection {
             Self::Crowded => "too_many_in_flight",
             Self::Overloaded => "overloaded",
             Self::NotFound => "not_found",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "method_not_allowed",
             Self::PreflightRefused(_) | Self::ForeignOrigin => "origin_not_allowed",
             Self::NoCredential => "unauthenticated",
             Self::SeveralCredentials => "several_credentials",
@@ -165,7 +169,8 @@ impl Rejection {
             | Self::UnknownExpectation
             | Self::Unaccountable
             | Self::NotFound
-            | Self::MethodNotAllowed { .. } => EventType::SuspiciousActivity,
+            | Self::MethodNotAllowed { .. }
+            | Self::UnknownMethod { .. } => EventType::SuspiciousActivity,
             Self::TooMany { .. } | Self::Crowded => EventType::RateLimitExceeded,
             Self::SeveralCredentials | Self::BadCredential(_) | Self::Revoked => {
                 EventType::TokenInvalid
@@ -210,7 +215,7 @@ impl Rejection {
             Self::TooMany { .. } => "Too many requests",
             Self::Crowded => "Too many requests at once",
             Self::NotFound => "Not Found",
-            Self::MethodNotAllowed { .. } => "Method Not Allowed",
+            Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "Method Not Allowed",
             Self::ForeignOrigin => "Pages of this origin may not ask",
             Self::NoCredential => "Missing credentials",
             Self::SeveralCredentials => "Present one credential only",
@@ -245,10 +250,19 @@ impl Rejection {
         }
     }
 
+    /// The methods to ask by instead (RFC 9110, section 15.5.6).
+    pub(crate) fn allow(&self) -> Option<&str> {
+        match self {
+            Self::MethodNotAllowed { allow } | Self::UnknownMethod { allow } => Some(allow),
+            _ => None,
+        }
+    }
+
     /// Whether the connection goes with the request: where the end of this request is unclear, so
-    /// is the beginning of the next (RFC 9112, section 6.3).
+    /// is the beginning of the next (RFC 9112, section 6.3). Who asks by a method that there is not
+    /// may mean a tunnel, or the end of something else.
     pub(crate) const fn ends_connection(&self) -> bool {
-        matches!(self, Self::Misframed(_))
+        matches!(self, Self::Misframed(_) | Self::UnknownMethod { .. })
     }
 
     /// After how many seconds it may go better. Never less than it takes, or it would be a lie.
@@ -289,6 +303,7 @@ mod tests {
     #[test]
     fn only_an_unclear_end_ends_the_connection() {
         assert!(Rejection::Misframed("why").ends_connection());
+        assert!(Rejection::UnknownMethod { allow: String::new() }.ends_connection());
         assert!(!Rejection::Ambiguous("why").ends_connection());
         assert!(!Rejection::BodyTooLarge.ends_connection());
     }

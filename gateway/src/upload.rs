@@ -5,7 +5,7 @@ use std::time::Instant;
 use http::header::CONTENT_LENGTH;
 use pingora::proxy::Session;
 
-use crate::{config::Pace, listener::Connection, rejection::Rejection};
+use crate::{config::Pace, listener::BodyDue, rejection::Rejection};
 
 /// How much of a body has come so far.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +62,8 @@ impl Upload {
     /// Has the connection of `session` end when the rest is long overdue: one who sends nothing at
     /// all is not heard of in any other way.
     pub(crate) fn watch(&self, session: &Session, pace: Pace) {
-        if let Some(connection) = Connection::of(session) {
-            connection.await_body(if self.is_over { None } else { self.due(pace) });
+        if let Some(due) = BodyDue::of(session) {
+            due.set(if self.is_over { None } else { self.due(pace) });
         }
     }
 

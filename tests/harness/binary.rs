@@ -15,6 +15,7 @@ use tempfile::TempDir;
 pub struct Program {
     command: Command,
     input: Option<String>,
+    output: Option<Stdio>,
 }
 
 /// A running program. It is killed when this is dropped.
@@ -61,7 +62,7 @@ impl Program {
 
     fn from(mut command: Command) -> Self {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        Self { command, input: None }
+        Self { command, input: None, output: None }
     }
 
     /// The folder of the programs of this workspace.
@@ -90,33 +91,27 @@ impl Program {
         self
     }
 
+    /// Sends what it says elsewhere than into a file.
+    #[must_use]
+    pub fn output(mut self, output: impl Into<Stdio>) -> Self {
+        self.output = Some(output.into());
+        self
+    }
+
     /// Runs it to its end, which has to come soon.
     pub fn run(self) -> Output {
         self.start().wait(Duration::from_secs(30))
     }
 
     /// Starts it.
-    pub fn start(self) -> Started {
-        self.start_with(|command, output| {
-            command.stdout(output);
-        })
-    }
-
-    /// Starts it with an output that nobody reads.
-    pub fn start_unheard(self) -> Started {
-        self.start_with(|command, _| {
-            command.stdout(Stdio::piped());
-        })
-    }
-
-    fn start_with(mut self, direct: impl FnOnce(&mut Command, std::fs::File)) -> Started {
+    pub fn start(mut self) -> Started {
         let said = tempfile::tempdir().expect("a temporary folder");
         let file =
             |name: &str| std::fs::File::create(said.path().join(name)).expect("a temporary file");
         let input = said.path().join("stdin");
         std::fs::write(&input, self.input.unwrap_or_default()).expect("a temporary file");
         self.command.stdin(std::fs::File::open(input).expect("just written"));
-        direct(&mut self.command, file("stdout"));
+        self.command.stdout(self.output.unwrap_or_else(|| file("stdout").into()));
         self.command.stderr(file("stderr"));
         Started { child: self.command.spawn().expect("the program starts"), said }
     }

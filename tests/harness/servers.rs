@@ -32,10 +32,24 @@ static SERVERS: OnceCell<Servers> = OnceCell::const_new();
 
 const TEMPLATE: &str = "memoric_template";
 
+/// Quick, for tests: nothing has to outlive a crash.
+const FORGETFUL: [&str; 4] =
+    ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=500"];
+
+/// For measurements: on disk before it is acknowledged, and no checkpoint or vacuum at the expense
+/// of whoever happens to be measured.
+const DURABLE: [&str; 4] =
+    ["max_connections=200", "autovacuum=off", "checkpoint_timeout=1h", "max_wal_size=16GB"];
+
 impl Servers {
     /// The servers of this run, started on first use.
     pub async fn get() -> &'static Self {
-        SERVERS.get_or_init(Self::start).await
+        SERVERS.get_or_init(|| Self::start(&FORGETFUL)).await
+    }
+
+    /// Servers of one's own that keep what they are told, and do nothing on their own account meanwhile.
+    pub async fn durable() -> Self {
+        Self::start(&DURABLE).await
     }
 
     /// The folder of PostgreSQL: its files, its log and its socket.
@@ -100,7 +114,7 @@ impl Servers {
         settings
     }
 
-    async fn start() -> Self {
+    async fn start(postgres: &[&str]) -> Self {
         let dir = scratch("memoric-");
         let (pg, redis) = (dir.join("pg"), dir.join("redis"));
         let folders = format!("mkdir {} {}", pg.display(), redis.display());
@@ -112,7 +126,8 @@ impl Servers {
             password.display()
         );
         Daemon::run(&pg, &["sh", "-c", &init]);
-        let servers = Self { _postgres: start_postgres(&pg), _redis: start_redis(&redis), dir };
+        let servers =
+            Self { _postgres: start_postgres(&pg, postgres), _redis: start_redis(&redis), dir };
         servers.prepare_template().await;
         servers
     }
@@ -154,15 +169,11 @@ pub fn postgres_program(name: &str) -> String {
     on_path.or_else(debian).expect("PostgreSQL is installed").display().to_string()
 }
 
-fn start_postgres(dir: &Path) -> Daemon {
+fn start_postgres(dir: &Path, settings: &[&str]) -> Daemon {
     let socket = dir.display().to_string();
     let program = postgres_program("postgres");
     let mut command = vec![program.as_str(), "-D", "data", "-h", "", "-k", &socket];
-    for setting in
-        ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=500"]
-    {
-        command.extend(["-c", setting]);
-    }
+    command.extend(settings.iter().flat_map(|setting| ["-c", setting]));
     Daemon::start(dir, &command)
 }
 

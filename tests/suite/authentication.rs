@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use harness::{Answer, Edge, Http2, JWT_SECRET, PASSWORD, Person, Upload, World, token};
+use harness::{
+    Answer, Edge, JWT_SECRET, PASSWORD, Person, Upload, World,
+    http2::{Http2, Outcome},
+    token,
+};
 use memoric_contract::{
     Role, UserId,
     revocation::{Revocation, Revoked},
@@ -309,9 +313,9 @@ async fn what_a_revocation_finds_half_said_is_not_done() {
     let world = World::start().await;
     let alice = world.register("alice").await;
     let upload = Upload::begin(world.http, &alice.token).await;
-    let mut http2 = Http2::connect(world.https, &world.certificate).await;
-    let (mut body, refused) = http2.post("/memories", &alice.token, Some(15)).await;
-    body.send(br#"{"content":"x""#, false).unwrap();
+    let mut http2 = Http2::connect_to(world.https, &world.certificate).await;
+    http2.remember(1, &alice.token, Some(15)).await;
+    http2.part(1, br#"{"content":"x""#, false).await;
 
     insert_revocation(
         &world,
@@ -327,8 +331,8 @@ async fn what_a_revocation_finds_half_said_is_not_done() {
     let answer = upload.end().await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     // The stream is left open: the backend would not wait for its end.
-    body.send(b"}", false).unwrap();
-    assert_eq!(refused.await.unwrap().0, StatusCode::UNAUTHORIZED);
+    http2.part(1, b"}", false).await;
+    assert_eq!(http2.outcome(1).await, Outcome::Answered(401));
     assert_eq!(count(&world, "SELECT count(*) FROM memoric.memories").await, 0);
 }
 

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use harness::{Edge, Http2, Recipe, Upload, World, token};
+use harness::{
+    Edge, Recipe, Upload, World,
+    http2::{Http2, Outcome},
+    token,
+};
 use memoric_config::schema::{InFlight, Seconds};
 use memoric_contract::Role;
 use reqwest::{Method, Response, StatusCode};
@@ -64,15 +68,13 @@ async fn a_body_that_drips_is_refused_in_words() {
     assert!(answer.contains("body_timeout"), "{answer}");
     drip.await.unwrap();
 
-    let mut http2 = Http2::connect(edge.https, &edge.certificate).await;
-    let (mut body, refused) = http2.post("/memories", &token, Some(1000)).await;
-    let refused = tokio::spawn(refused);
-    while !refused.is_finished() && body.send(b"x", false).is_ok() {
+    let mut http2 = Http2::connect(&edge).await;
+    http2.remember(1, &token, Some(1000)).await;
+    for _ in 0..30 {
+        http2.part(1, b"x", false).await;
         sleep(Duration::from_millis(100)).await;
     }
-    let (status, problem) = refused.await.unwrap().unwrap();
-    assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
-    assert!(problem.contains("body_timeout"), "{problem}");
+    assert_eq!(http2.outcome(1).await, Outcome::Answered(408));
     assert!(edge.origin.requests().is_empty(), "neither arrived whole");
 }
 
@@ -83,17 +85,17 @@ async fn a_body_that_never_comes_is_cut_off() {
     let began = Instant::now();
     let mut client = TcpStream::connect(edge.http).await.unwrap();
     client.write_all(post(&token, 1000).as_bytes()).await.unwrap();
-    let mut http2 = Http2::connect(edge.https, &edge.certificate).await;
-    let (_body, answer) = http2.post("/memories", &token, None).await;
+    let mut http2 = Http2::connect(&edge).await;
+    http2.remember(1, &token, None).await;
 
     let read = timeout(SOON, client.read(&mut [0; 16])).await.expect("cut by then");
     assert_eq!(read.unwrap_or(0), 0);
-    assert!(timeout(SOON, answer).await.expect("cut by then").is_err());
+    assert!(matches!(http2.outcome(1).await, Outcome::Reset(_)));
     assert!(began.elapsed() > Duration::from_secs(2), "not before its time");
 
-    let (mut body, answer) = http2.post("/memories", &token, None).await;
-    body.send(b"{}", true).unwrap();
-    assert_eq!(answer.await.unwrap().0, StatusCode::OK, "the connection lives on");
+    http2.remember(3, &token, None).await;
+    http2.part(3, b"{}", true).await;
+    assert_eq!(http2.outcome(3).await, Outcome::Answered(200), "the connection lives on");
 }
 
 #[tokio::test]
@@ -116,7 +118,8 @@ async fn a_body_that_comes_steadily_may_take_its_time() {
 async fn a_gateway_goes_on_whose_log_nobody_reads() {
     let recipe = Recipe::new().await.set("MEMORIC_GATEWAY__THREADS", "1");
     let http = format!("http://{}/health", recipe.value("MEMORIC_HTTP"));
-    let gateway = recipe.program("memoric-gateway").args(["serve"]).start_unheard();
+    let gateway = recipe.program("memoric-gateway").args(["serve"]);
+    let gateway = gateway.output(std::process::Stdio::piped()).start();
     let client = reqwest::Client::new();
     let began = Instant::now();
     while client.get(&http).send().await.is_err() {

@@ -1,13 +1,16 @@
 //! What Memoric promises, checked from the outside.
 #![cfg(test)]
 
+mod audit;
 mod authentication;
 mod authorization;
 mod bounds;
+mod channel;
 mod encryption;
 mod fairness;
 mod framing;
 mod guide;
+mod identity_headers;
 mod isolation;
 mod limits;
 mod observability;
@@ -15,5 +18,6 @@ mod retries;
 mod shutdown;
 mod spool;
 mod startup;
+mod targets;
 mod transport;
 mod up;

@@ -297,6 +297,21 @@ async fn a_gateway_that_could_write_nothing_down_does_not_start() {
 }
 
 #[tokio::test]
+async fn a_command_at_the_console_leaves_no_key_that_lasts() {
+    let recipe = Recipe::new().await;
+
+    for _ in 0..2 {
+        let listed = recipe.program("memoric-backend").args(["user", "list"]).run();
+        assert!(listed.status.success(), "{}", told(&listed));
+    }
+
+    let superuser = Servers::get().await.superuser(recipe.value("MEMORIC_DATABASE__NAME")).await;
+    let lasting = "SELECT count(*), count(*) FILTER (WHERE expires_at > now() + interval '15 minutes') FROM sec.key";
+    let keys = superuser.query_one(lasting, &[]).await.unwrap();
+    assert_eq!((keys.get::<_, i64>(0), keys.get::<_, i64>(1)), (2, 0));
+}
+
+#[tokio::test]
 async fn a_redis_that_is_away_degrades_and_does_not_stop() {
     let world = World::with(|settings| {
         settings.redis.url = "redis+unix:///tmp/nowhere/redis.sock".to_owned()

@@ -102,6 +102,30 @@ async fn a_person_registers_logs_in_and_sees_themself() {
 }
 
 #[tokio::test]
+async fn of_a_registration_that_is_refused_nothing_is_kept_but_its_record() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let kept = async || {
+        let keys = "SELECT subject FROM audit.subject_keys WHERE subject > 0 ORDER BY 1";
+        desk.world.as_superuser(keys).await
+    };
+    let before = kept().await;
+    assert_eq!(before.len(), 1, "Carol's");
+
+    for (name, email) in [("carol", "new@example.com"), ("new", "carol@example.com")] {
+        let sent = json!({ "username": name, "email": email, "password": PASSWORD });
+        assert_eq!(desk.anonymously(Operation::Register, &sent).await.0, 400, "{name}");
+    }
+
+    assert_eq!(kept().await, before);
+    let carol = desk.log_in("carol", PASSWORD).await;
+    let root = desk.identity(ROOT, Role::Admin);
+    let target = format!("/audit/logs?event_type=user.created&user_id={}", carol.user);
+    let (_, page) = desk.known(Operation::ReadAudit, &target, &root, None).await;
+    assert_eq!(page["logs"][0]["username"], "carol", "the kept key opens the first record");
+}
+
+#[tokio::test]
 async fn a_closed_registration_lets_nobody_in() {
     let mut desk = Desk::new().await;
     desk.api.app.registration = Registration::Closed;
@@ -122,6 +146,26 @@ async fn whoever_mistypes_and_whoever_is_not_there_get_the_same_answer() {
         let (status, body) = desk.anonymously(Operation::Login, &sent).await;
         assert_eq!((status, &body["detail"]), (401, &json!("Invalid credentials")), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_failed_login_takes_the_same_steps_whoever_it_names() {
+    let desk = Desk::new().await;
+    for name in ["carol", "dave"] {
+        desk.register(name).await;
+    }
+    desk.world.as_superuser(COUNTED).await;
+    let asked = async || desk.world.as_superuser("SELECT nextval('audit.asked')").await.concat();
+
+    for (name, before) in
+        [("nobody", "1"), ("nobody", "3"), ("carol", "5"), ("carol", "7"), ("dave", "9")]
+    {
+        assert_eq!(asked().await, before, "before {name}");
+        let sent = json!({ "username": name, "password": "not the password" });
+        assert_eq!(desk.anonymously(Operation::Login, &sent).await.0, 401, "{name}");
+    }
+
+    assert_eq!(asked().await, "11", "each asked for its key once, at hand or not");
 }
 
 #[tokio::test]
@@ -297,6 +341,8 @@ struct Desk {
 impl Desk {
     async fn new() -> Self {
         let world = World::new().await;
+        // Theirs were wrapped by nobody; the desk makes others with its own ring.
+        world.as_superuser("DELETE FROM audit.subject_keys").await;
         let store = world.store.clone();
         let key = EncryptionKey::Given(random_key().into());
         let ring = Keyring::new(ring_key(&key).unwrap(), Vec::new());
@@ -458,6 +504,17 @@ const ROOT: i64 = 1_000;
 const KEY: [u8; 32] = [7; 32];
 const SECRET: &[u8] = &[b's'; 64];
 const PASSWORD: &str = "secure_password_123";
+
+/// Counts how often a key for personal fields is asked for.
+const COUNTED: &str = "\
+CREATE SEQUENCE audit.asked;
+GRANT USAGE ON SEQUENCE audit.asked TO PUBLIC;
+CREATE OR REPLACE FUNCTION audit.subject_key(subject bigint, candidate bytea) RETURNS TABLE (wrapped bytea) LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    PERFORM nextval('audit.asked');
+    INSERT INTO audit.subject_keys (subject, wrapped) VALUES (subject, candidate) ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT keys.wrapped FROM audit.subject_keys AS keys WHERE keys.subject = subject_key.subject;
+END $$;";
 
 const PROFILE: [&str; 10] = [
     "id",

@@ -378,12 +378,12 @@ impl StoreError {
         }
     }
 
-    /// Whether the server did not believe the context, or no longer knows its key.
-    pub(super) fn is_of_the_context(&self) -> bool {
-        self.code().is_some_and(|code| {
-            *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
-                || *code == SqlState::NO_DATA_FOUND
-        })
+    /// Whether the server does not know the key that signed the context, or no longer.
+    ///
+    /// Not whether it refused the context: one that comes late, by a slow query or a clock that is
+    /// wrong, does so whatever key it is signed with.
+    pub(super) fn is_of_an_unknown_key(&self) -> bool {
+        self.code().is_some_and(|code| code.code() == UNKNOWN_KEY)
     }
 
     /// Whether the server refused a value that the statement brought: it would again.
@@ -475,6 +475,9 @@ const REST: Duration = Duration::from_secs(5 * 60);
 /// What the driver says before a connection is there.
 const OF_THE_LOGIN: [&str; 3] =
     ["authentication error", "error performing TLS handshake", "invalid configuration"];
+
+/// How `sec.field` says that it does not know the key.
+const UNKNOWN_KEY: &str = "28M01";
 
 /// Classes of errors after which the connection is as good as before: data, integrity,
 /// authorisation, conflicts with other transactions, and what our own functions raise.

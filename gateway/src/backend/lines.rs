@@ -1,7 +1,7 @@
 //! Connections for the gateway's own questions, kept from one to the next.
 
 use std::{
-    future::{Future, pending},
+    future::pending,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,9 +10,9 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::BackendError;
+use crate::link::{Connected, Link};
 
 /// Connections that wait for the next question. Who has one need not hope for another: a backend
 /// that is full still hears them.
@@ -22,17 +22,12 @@ pub(super) struct Lines {
     most: usize,
 }
 
-/// A stream to the backend.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-type Transport = TokioIo<Box<dyn Stream>>;
-
 /// One connection. It is driven while something is asked and not in between, so that no task has
 /// to live beside it.
 struct Line {
     sender: SendRequest<Full<Bytes>>,
     /// `None` once it has ended. Kept any longer, it would leave its sender waiting.
-    connection: Option<Connection<Transport, Full<Bytes>>>,
+    connection: Option<Connection<TokioIo<Connected>, Full<Bytes>>>,
 }
 
 impl Lines {
@@ -41,18 +36,15 @@ impl Lines {
         Self { idle: Mutex::default(), most }
     }
 
-    /// Asks by a connection that is there, or by one that `connect` makes.
+    /// Asks by a connection that is there, or by a new one over `link`.
     ///
     /// One that waited may have been closed meanwhile, so what it fails at is asked once more:
     /// nothing of what we say by ourselves does harm twice.
-    pub(super) async fn ask<C>(
+    pub(super) async fn ask(
         &self,
         request: Request<Full<Bytes>>,
-        connect: impl FnOnce() -> C,
-    ) -> Result<(StatusCode, Bytes), BackendError>
-    where
-        C: Future<Output = Result<Box<dyn Stream>, BackendError>>,
-    {
+        link: &Link,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
         let waiting = self.idle().pop();
         if let Some(line) = waiting {
             match self.ask_by(line, request.clone()).await {
@@ -60,7 +52,8 @@ impl Lines {
                 answered => return answered,
             }
         }
-        self.ask_by(Line::over(connect().await?).await?, request).await
+        let stream = link.connect().await.map_err(BackendError::Unreachable)?;
+        self.ask_by(Line::over(stream).await?, request).await
     }
 
     async fn ask_by(
@@ -82,7 +75,7 @@ impl Lines {
 }
 
 impl Line {
-    async fn over(stream: Box<dyn Stream>) -> Result<Self, BackendError> {
+    async fn over(stream: Connected) -> Result<Self, BackendError> {
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(BackendError::Cut)?;
         Ok(Self { sender, connection: Some(connection) })
@@ -115,8 +108,6 @@ impl Line {
         }
     }
 }
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Bytes: a hundred thousand revocations.
 const LONGEST_ANSWER: usize = 16 * 1024 * 1024;

@@ -12,21 +12,23 @@ use pingora::{
     proxy::{HttpProxy, ProxyHttp, http_proxy},
     server::configuration::ServerConf,
 };
-use tokio::{select, sync::watch};
+use tokio::{select, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Connection;
-use crate::config::{Bounds, Config, Timeouts};
+use super::{
+    connection::Connection,
+    deadline::{BodyDue, run_until},
+};
+use crate::config::{Bounds, Config};
 
 /// Pingora's engine with a total deadline on each exchange, HTTP/1 and HTTP/2 alike.
 ///
 /// HTTP/1 has its deadline from the watch of its connection. Pingora spawns HTTP/2 streams on
-/// tasks of their own, so those are watched here, and hear of the end of the gateway here too. When
-/// a deadline falls, `logging` does not run: what must happen anyway hangs on the exchange's `Drop`.
+/// tasks of their own, so those get it here, and hear of the end of the gateway here too. When a
+/// deadline falls, `logging` does not run: what must happen anyway hangs on the exchange's `Drop`.
 pub(super) struct Edge<P> {
     engine: Arc<HttpProxy<P>>,
-    timeouts: Timeouts,
-    bounds: Bounds,
+    exchange: Duration,
     cut: CancellationToken,
 }
 
@@ -40,8 +42,8 @@ where
         let conf = ServerConf {
             threads: config.workers(),
             max_retries: ATTEMPTS,
-            // No backend of ours is spoken to by TLS, so the system's roots are neither read
-            // (Pingora panics on those it cannot read) nor kept in memory.
+            // The backend is believed by its own authorities alone, so the system's roots are
+            // neither read (Pingora panics on those it cannot read) nor kept in memory.
             ca_file: Some("/dev/null".to_owned()),
             ..ServerConf::default()
         };
@@ -52,8 +54,7 @@ where
         options.allow_connect_method_proxying = true;
         engine.server_options = Some(options);
         engine.h2_options = Some(h2_options(config.bounds));
-        let (timeouts, bounds) = (config.timeouts, config.bounds);
-        Arc::new(Self { engine: Arc::new(engine), timeouts, bounds, cut })
+        Arc::new(Self { engine: Arc::new(engine), exchange: config.timeouts.exchange, cut })
     }
 }
 
@@ -76,14 +77,15 @@ where
             }
             return self.engine.process_new_http(session, shutdown).await;
         }
-        let stream = Connection::stream(self.timeouts, self.bounds);
-        session.req_header_mut().extensions_mut().insert(Arc::clone(&stream));
+        let (due, end) = (Arc::new(BodyDue::default()), Instant::now().checked_add(self.exchange));
+        session.req_header_mut().extensions_mut().insert(Arc::clone(&due));
+        let deadline = || end.into_iter().chain(due.silence()).min();
         // A stream is not used again.
         let serve = async {
             self.engine.process_new_http(session, shutdown).await;
         };
         select! {
-            _ = stream.watch(serve) => None,
+            _ = run_until(deadline, serve) => None,
             () = self.cut.cancelled() => None,
         }
     }

@@ -12,11 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::{
-    Answer,
-    body::{self, Sent},
-    json, recorded,
-};
+use super::super::{Answer, body, json, recorded};
 use crate::{
     app::App,
     audit::{self, Named},
@@ -60,18 +56,13 @@ struct FullProfile<'a> {
 /// Whoever there is not, whoever is not active and whoever mistypes take the same way and get the
 /// same answer.
 pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Operation::Login).await?;
-    let mut sent = Sent::parse(&body)?;
-    let (name, password) = (sent.text("username"), sent.secret("password"));
-    let (Some(name), Some(password)) = (name, password) else { return Err(sent.refusal()) };
-
+    let (name, password) = read_credentials(call, body).await?;
     let account = match LoginName::parse(&name) {
         Some(name) => app.store.find_login(name.as_str()).await?,
         None => None,
     };
     let able = account.as_ref().filter(|account| account.is_active);
-    let hash = able.map(|account| account.password_hash.as_str());
-    let verdict = app.passwords.verify(password.clone(), hash).await?;
+    let verdict = verify(app, password.clone(), account.as_ref()).await?;
     let (Some(able), Verdict::Match { upgrade }) = (able, verdict) else {
         return Err(login_failed(app, call, account.as_ref(), &name).await);
     };
@@ -106,6 +97,30 @@ impl<'a> FullProfile<'a> {
             metadata: &account.metadata,
         }
     }
+}
+
+async fn read_credentials(call: &Call, body: Body) -> Result<(String, SecretString), ApiError> {
+    body::fields(call.headers(), body, Operation::Login, |mut sent| {
+        let (name, password) = (sent.text("username"), sent.secret("password"));
+        name.zip(password).ok_or_else(|| sent.refusal())
+    })
+    .await
+}
+
+/// Verifies a password, and meanwhile fetches what a record of the attempt is sealed with: both,
+/// whoever it is, so that the longer of the two, which is the same for everybody, is what shows.
+async fn verify(
+    app: &App,
+    password: SecretString,
+    account: Option<&Account>,
+) -> Result<Verdict, ApiError> {
+    let able = account.filter(|account| account.is_active);
+    let hash = able.map(|account| account.password_hash.as_str());
+    let verified = async { Ok::<_, ApiError>(app.passwords.verify(password, hash).await?) };
+    let prepared = async { Ok(app.scribe.prepare(account.map(|account| account.id)).await?) };
+    // The password first: where too many wait, nothing is asked of the database.
+    let (verdict, ()) = tokio::try_join!(biased; verified, prepared)?;
+    Ok(verdict)
 }
 
 /// Begins a session for who has just proved to be `account`, and returns its first access token.

@@ -9,11 +9,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::{
-    super::{
-        Answer,
-        body::{self, Sent},
-        carry, json, recorded,
-    },
+    super::{Answer, body, carry, json, recorded},
     new_password,
 };
 use crate::{
@@ -33,17 +29,17 @@ struct UnknownName;
 
 /// Replaces one's own password, and ends every session begun with the old one, this one included.
 pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Operation::ChangePassword).await?;
     let user = call.identity()?.user;
     call.concerns_account(user);
     let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
     let owner =
         Username::parse(&account.username).map_err(|_| ApiError::unreadable(UnknownName))?;
-    let mut sent = Sent::parse(&body)?;
-    let (old, new) = (sent.secret("old_password"), sent.text("new_password"));
-    let new = new.and_then(|new| sent.judged(new_password("new_password", new, &owner)));
-    let (Some(old), Some(new)) = (old, new) else { return Err(sent.refusal()) };
-
+    let (old, new) = body::fields(call.headers(), body, Operation::ChangePassword, |mut sent| {
+        let (old, new) = (sent.secret("old_password"), sent.text("new_password"));
+        let new = new.and_then(|new| sent.judged(new_password("new_password", new, &owner)));
+        old.zip(new).ok_or_else(|| sent.refusal())
+    })
+    .await?;
     let verdict = app.passwords.verify(old, Some(&account.password_hash)).await?;
     if verdict == Verdict::Mismatch {
         return Err(password_not_changed(app, call, user).await);

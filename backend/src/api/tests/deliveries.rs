@@ -320,7 +320,9 @@ impl Desk {
     async fn until_somebody_waits(&self) {
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'
                        AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())";
+        let began = Instant::now();
         while self.world.as_superuser(waiting).await != ["1"] {
+            assert!(began.elapsed() < Duration::from_secs(60), "nobody does");
             sleep(Duration::from_millis(5)).await;
         }
     }
