@@ -27,6 +27,15 @@ pub(crate) struct Wanted {
     pub(crate) password: SecretString,
 }
 
+/// What became of the first admin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FirstAdminIs {
+    /// Made just now, with the password that was given.
+    Made,
+    /// There already, and left as they are.
+    There,
+}
+
 /// Why an account was not made or changed.
 #[derive(Debug, Error)]
 pub(crate) enum AccountError {
@@ -38,33 +47,41 @@ pub(crate) enum AccountError {
     EmailTaken,
     #[error("there is no such user")]
     NotFound,
+    /// Whoever is called like the first admin is somebody else.
+    #[error("ADMIN_USERNAME: user {username} is there already, and {lack}")]
+    NotTheAdmin { username: String, lack: &'static str },
     #[error("the password could not be hashed")]
     Password(#[from] PasswordError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Makes the admin that `CREATE_ADMIN` asks for. One that is there already is left as it is.
+/// Makes the admin that `CREATE_ADMIN` asks for. One that is there already is left as it is; but
+/// anybody may have come first with that name, so somebody who is no admin is not taken for them.
 pub(crate) async fn ensure_first_admin(
     store: &Store,
     passwords: &Passwords,
     admin: &FirstAdmin,
-) -> Result<bool, AccountError> {
+) -> Result<FirstAdminIs, AccountError> {
+    let username = Username::parse(&admin.username)?;
+    if let Some(found) = store.find_login(username.as_str()).await? {
+        return taken_for_admin(found);
+    }
     let wanted = Wanted {
-        username: Username::parse(&admin.username)?,
+        username: username.clone(),
         email: Email::parse(&admin.email)?,
         full_name: None,
         namespace: None,
         roles: [Role::Admin].into_iter().collect(),
         password: admin.password.clone(),
     };
-    if store.find_login(wanted.username.as_str()).await?.is_some() {
-        return Ok(false);
-    }
     match create(store, passwords, wanted).await {
-        Ok(_) => Ok(true),
-        // Two backends that start at the same time both make it.
-        Err(AccountError::UsernameTaken(_)) => Ok(false),
+        Ok(_) => Ok(FirstAdminIs::Made),
+        // Somebody was quicker: another backend that starts, most likely.
+        Err(AccountError::UsernameTaken(_)) => {
+            let found = store.find_login(username.as_str()).await?;
+            taken_for_admin(found.ok_or(AccountError::NotFound)?)
+        }
         Err(error) => Err(error),
     }
 }
@@ -130,6 +147,15 @@ impl From<FieldError> for AccountError {
     fn from(fault: FieldError) -> Self {
         Self::Invalid(fault)
     }
+}
+
+fn taken_for_admin(found: Account) -> Result<FirstAdminIs, AccountError> {
+    let lack = match (found.roles.contains(Role::Admin), found.is_active) {
+        (true, true) => return Ok(FirstAdminIs::There),
+        (false, _) => "is no admin",
+        (true, false) => "is not active",
+    };
+    Err(AccountError::NotTheAdmin { username: found.username, lack })
 }
 
 fn ended(revocation: Option<Revocation>) -> Result<Revocation, AccountError> {

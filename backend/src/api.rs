@@ -24,7 +24,6 @@ use axum::{
 use memoric_contract::{
     InternalOperation, Operation, RequestId, UserId,
     audit::{EventType, Record, Resource},
-    revocation::Revocation,
 };
 use serde::Serialize;
 
@@ -148,13 +147,6 @@ async fn recorded(
         Ok(()) => refused,
         Err(error) => error,
     }
-}
-
-/// Tells of what `call` has ended and committed: the gateway that carried it, beside the answer,
-/// and all of them by the fastest way there is.
-async fn carry(app: &App, call: &Call, ended: &[Revocation]) {
-    call.revokes(ended);
-    app.courier.carry(ended).await;
 }
 
 /// `value` as JSON.

@@ -3,10 +3,18 @@
 use std::sync::Arc;
 
 use memoric_config::schema::Registration;
+use tokio_util::task::TaskTracker;
 
 use crate::{
-    audit::Scribe, error::Chain, metrics::Metrics, passwords::Passwords, revocation::Courier,
-    seal::Sealing, store::Store, tokens::Tokens, vault::Vault,
+    audit::Scribe,
+    error::{ApiError, Chain},
+    metrics::Metrics,
+    passwords::Passwords,
+    revocation::Courier,
+    seal::Sealing,
+    store::Store,
+    tokens::Tokens,
+    vault::Vault,
 };
 
 /// Everything that a request may need, each part built once.
@@ -28,9 +36,22 @@ pub(crate) struct App {
     pub(crate) registration: Registration,
     /// Whether what people said is sealed.
     pub(crate) sealing: Sealing,
+    /// What is carried through, asked for or no longer.
+    pub(crate) errands: TaskTracker,
 }
 
 impl App {
+    /// Does `work` to its end, even where whoever awaits it goes away.
+    ///
+    /// A client that disconnects takes its request along, in the middle of whatever it does. What
+    /// has to follow a commit must not depend on that.
+    pub(crate) async fn carry_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.errands.spawn(work).await.map_err(ApiError::unwritable)?
+    }
+
     /// Whether the database can be reached and answers.
     pub(crate) async fn is_database_up(&self) -> bool {
         match self.store.ping().await {

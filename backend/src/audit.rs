@@ -64,7 +64,7 @@ pub(crate) struct Scribe {
 }
 
 /// Somebody's name, as far as it may be written down.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Named<'a> {
     /// The name of an account.
     Known(&'a str),

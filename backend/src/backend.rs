@@ -14,7 +14,7 @@ use crate::{api::Api, caller::Gatekeeper, config::Config, metrics::Metrics};
 
 #[cfg(test)]
 pub(crate) use self::opening::service_secrets;
-pub(crate) use self::opening::{ensure_right_key, ring_key};
+pub(crate) use self::opening::{ensure_right_key, ensure_same_sealing, ring_key};
 pub use self::{listener::Addr, opening::StartError};
 use self::{listener::Listener, opening::Unfit, private::Private};
 
@@ -24,6 +24,7 @@ pub struct Backend {
     private: Option<Private>,
     api: Arc<Api>,
     tasks: tasks::Tasks,
+    errands: TaskTracker,
     grace: Duration,
 }
 
@@ -38,10 +39,11 @@ impl Backend {
         let app = opening::open(&config, &metrics).await?;
         let private = private.map(|bound| bound.serving(&app, &metrics));
         let tasks = tasks::Tasks::new(&app, &metrics);
+        let errands = app.errands.clone();
         let gatekeeper =
             Gatekeeper::new(memoric_contract::AssertionKey::new(*config.assertion_key.expose()));
         let api = Arc::new(Api::new(app, gatekeeper, metrics));
-        Ok(Self { listener, private, api, tasks, grace: config.grace })
+        Ok(Self { listener, private, api, tasks, errands, grace: config.grace })
     }
 
     /// Where the gateway connects.
@@ -65,6 +67,8 @@ impl Backend {
         background.close();
 
         serving::serve(self.listener, self.api, self.grace, shutdown).await;
+        self.errands.close();
+        self.errands.wait().await;
 
         stop.cancel();
         background.wait().await;

@@ -28,3 +28,41 @@ mod vault;
 pub use backend::{Addr, Backend, StartError};
 pub use config::{Config, role_password};
 pub use migrate::migrate;
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use crate::{
+        audit::Named,
+        memories::{Memory, Metadata, NewMemory, Payload, Recalled},
+        people::LoginName,
+        store::{Account, MemoryRow, NewAccount, NewMemoryRow, NewSession},
+    };
+
+    trait Asked<Answer> {
+        const ANSWER: () = ();
+    }
+
+    impl<T> Asked<()> for T {}
+    impl<T: Debug> Asked<bool> for T {}
+
+    /// Content, hashes and seeds end up in no log by way of `{:?}`. This does not compile if one of
+    /// these types can be printed: then there are two answers, and neither is the one.
+    #[test]
+    fn what_is_nobodys_to_see_cannot_be_printed() {
+        macro_rules! unprintable {
+            ($($secret:ty),+) => { $(let () = <$secret as Asked<_>>::ANSWER;)+ };
+        }
+        unprintable!(Account, NewAccount<'_>, NewSession, LoginName, Named<'_>);
+        unprintable!(
+            NewMemory,
+            Memory,
+            Metadata,
+            Payload<'_>,
+            Recalled<'_>,
+            MemoryRow,
+            NewMemoryRow
+        );
+    }
+}

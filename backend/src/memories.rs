@@ -18,7 +18,6 @@ pub(crate) use self::{
 use crate::members;
 
 /// A memory as a client sent it, within every bound.
-#[derive(Debug)]
 pub(crate) struct NewMemory {
     content: String,
     metadata: Metadata,
@@ -27,7 +26,6 @@ pub(crate) struct NewMemory {
 }
 
 /// A memory as it is remembered: what the client told, and what was missing filled in.
-#[derive(Debug)]
 pub(crate) struct Memory {
     content: String,
     metadata: Metadata,
@@ -37,7 +35,7 @@ pub(crate) struct Memory {
 }
 
 /// The payload of a sealed memory, read back. Content and metadata keep the characters they were sealed in.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 pub(crate) struct Payload<'a> {
     #[serde(borrow)]
     content: &'a RawValue,
@@ -59,7 +57,7 @@ pub(crate) struct Facts {
 }
 
 /// A memory on the wire, key for key as clients know it.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(crate) struct Recalled<'a> {
     id: i64,
     user_id: String,
@@ -412,7 +410,7 @@ mod tests {
     }
 
     fn refused(body: &[u8]) -> Vec<(String, String)> {
-        let faults = NewMemory::parse(body).unwrap_err();
+        let faults = NewMemory::parse(body).err().unwrap();
         faults.into_iter().map(|fault| (fault.field, fault.code)).collect()
     }
 

@@ -9,6 +9,8 @@ use std::error::Error;
 
 use memoric_config::{Environment, Invalid, Settings};
 
+#[cfg(test)]
+pub(crate) use self::findings::NOBODYS;
 pub(crate) use self::findings::findings;
 use self::script::{Malformed, Script};
 use crate::{
@@ -181,6 +183,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0007_remember.sql", include_str!("../migrations/0007_remember.sql")),
     ("0008_deliver.sql", include_str!("../migrations/0008_deliver.sql")),
     ("0009_tighter.sql", include_str!("../migrations/0009_tighter.sql")),
+    ("0010_believed.sql", include_str!("../migrations/0010_believed.sql")),
 ];
 
 #[cfg(test)]

@@ -169,7 +169,9 @@ fn check_length(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejection> 
         return Err(TWO_LENGTHS);
     }
     let digits = length.as_bytes();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+    // A zero before other digits makes some read them as octal.
+    let is_plain = digits == b"0" || !digits.starts_with(b"0");
+    if digits.is_empty() || !is_plain || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Rejection::Misframed("Content-Length is not a number"));
     }
     if is_at_most(length, bounds.body_bytes) { Ok(()) } else { Err(Rejection::BodyTooLarge) }
@@ -253,6 +255,7 @@ mod tests {
             ("Content-Length: 4, 4\r\n", "a list of equals"),
             ("Content-Length: +4\r\n", "a sign"),
             ("Content-Length: 0x4\r\n", "another base"),
+            ("Content-Length: 010\r\n", "octal to some"),
             ("Content-Length: -1\r\n", "less than nothing"),
             ("Content-Length:\r\n", "no length at all"),
             ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "two lines"),

@@ -7,6 +7,7 @@ mod downstream;
 mod edge;
 mod http1;
 mod http2;
+mod introduction;
 mod reception;
 mod tls;
 mod witness;

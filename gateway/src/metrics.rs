@@ -23,7 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: IntGaugeVec,
     /// Connections turned away before a byte was read, by reason.
     pub(crate) refused_connections: IntCounterVec,
-    /// TLS handshakes that came to nothing, by reason.
+    /// Handshakes of TLS, and introductions by a proxy, that came to nothing, by reason.
     pub(crate) failed_handshakes: IntCounterVec,
     /// What was sent and never became a request, by protocol and reason.
     pub(crate) unparsed: IntCounterVec,
@@ -82,7 +82,7 @@ impl Metrics {
             )?,
             failed_handshakes: counter(
                 "memoric_gateway_handshakes_failed_total",
-                "TLS handshakes that came to nothing.",
+                "Handshakes of TLS, and introductions by a proxy, that came to nothing.",
                 &["reason"],
             )?,
             unparsed: counter(

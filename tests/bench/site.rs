@@ -116,12 +116,14 @@ impl Site {
     /// they like, or else nobody.
     pub async fn edge(&self, origin: &Path, lets_in: bool) -> Edge {
         let [http, https, metrics] = [(); 3].map(|()| free_address());
+        let spool = self.folder().join(format!("spool-{}", https.port()));
         let mut program = self
             .recipe
             .program("memoric-gateway")
             .args(["serve"])
             .env("MEMORIC_GATEWAY__BACKEND", format!("unix:{}", origin.display()))
             .env("MEMORIC_GATEWAY__THREADS", "1")
+            .env("MEMORIC_AUDIT__SPOOL__FOLDER", spool)
             .env("MEMORIC_HTTP", http.to_string())
             .env("MEMORIC_HTTPS", https.to_string())
             .env("MEMORIC_GATEWAY_METRICS", metrics.to_string());

@@ -116,6 +116,17 @@ impl Http2 {
         self.send(&Frame::new(Frame::DATA, flags, stream, bytes).bytes()).await
     }
 
+    /// Waits until the gateway has taken everything that was sent. `false`: it takes no more.
+    pub async fn is_heard(&mut self) -> bool {
+        self.send(&Frame::new(Frame::PING, 0, 0, &[7; 8]).bytes()).await;
+        while let Some(frame) = self.hear().await {
+            if frame.kind == Frame::PING && frame.flags & Frame::ACK != 0 {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The next frame; `None` at the end of the connection.
     pub async fn hear(&mut self) -> Option<Frame> {
         loop {
@@ -168,6 +179,8 @@ impl Frame {
     pub const WINDOW_UPDATE: u8 = 8;
     /// A type.
     pub const CONTINUATION: u8 = 9;
+    /// A flag.
+    pub const ACK: u8 = 1;
     /// A flag.
     pub const END_STREAM: u8 = 1;
     /// A flag.

@@ -150,10 +150,10 @@ async fn upload(edge: &Edge, token: &str, path: &str, bytes: usize, is_told: boo
     let framing = if is_told {
         format!("Content-Length: {bytes}\r\n\r\n{}", "a".repeat(bytes))
     } else {
-        let pieces = vec![format!("3e8\r\n{}\r\n", "a".repeat(1000)); bytes / 1000].concat();
-        let rest = format!("{:x}\r\n{}\r\n", bytes % 1000, "a".repeat(bytes % 1000));
-        let rest = if bytes % 1000 == 0 { String::new() } else { rest };
-        format!("Transfer-Encoding: chunked\r\n\r\n{pieces}{rest}0\r\n\r\n")
+        let body = "a".repeat(bytes);
+        let chunk = |piece: &[u8]| format!("{:x}\r\n{}\r\n", piece.len(), "a".repeat(piece.len()));
+        let chunks: String = body.as_bytes().chunks(1000).map(chunk).collect();
+        format!("Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
     };
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nConnection: close\r\n{framing}"

@@ -159,6 +159,50 @@ async fn only_a_trusted_proxy_says_that_a_client_speaks_tls() {
     assert!(!is_strict(wary.http, "https").await);
 }
 
+#[tokio::test]
+async fn a_client_whom_a_trusted_proxy_introduces_is_the_one_that_counts() {
+    let introduced = |networks: &[&str]| {
+        let networks: Vec<_> = networks.iter().map(|network| (*network).to_owned()).collect();
+        Edge::with(|settings| {
+            settings.gateway.trusted_proxies = networks;
+            settings.gateway.proxy_protocol = true;
+            settings.gateway.connections.per_address = 2;
+        })
+    };
+    let (trusting, wary) = (introduced(&["127.0.0.1"]).await, introduced(&["192.0.2.1"]).await);
+    let asked = format!(
+        "GET /memories HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
+        token(1, &[Role::User])
+    );
+    let line = "PROXY TCP4 198.51.100.7 198.51.100.1 4711 443\r\n";
+
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let (stream, answer) = say(&trusting, &format!("{line}{asked}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        kept.push(stream);
+    }
+    assert_eq!(client_of(&trusting.origin.requests()[0]).to_string(), "198.51.100.7");
+    let (_, crowded) = say(&trusting, &format!("{line}{asked}")).await;
+    assert_eq!(crowded, "", "a client is counted wherever it comes from");
+    let (_, silent) = say(&trusting, &asked).await;
+    assert_eq!(silent, "", "every connection of a proxy is introduced");
+    let (_, forged) = say(&wary, &format!("{line}{asked}")).await;
+    assert!(!forged.starts_with("HTTP/1.1 200 "), "{forged}");
+    assert_eq!(wary.origin.requests().len(), 0, "a stranger introduces nobody");
+}
+
+/// Says something in clear, and hears the beginning of what is answered.
+async fn say(edge: &Edge, what: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(edge.http).await.expect("the gateway listens");
+    stream.write_all(what.as_bytes()).await.expect("it takes what is said");
+    let mut answer = Vec::new();
+    let heard = timeout(Duration::from_secs(20), stream.read_buf(&mut answer)).await;
+    // Who hangs up with something unread resets the connection.
+    let _ = heard.expect("an answer, or the end");
+    (stream, String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// The addresses in the first `count` records that `edge` hands over.
 async fn recorded(edge: &Edge, count: usize) -> Vec<IpAddr> {
     let address = |delivery: Delivery| match delivery {

@@ -236,6 +236,62 @@ async fn a_session_of_the_application_has_no_way_around() {
 }
 
 #[tokio::test]
+async fn a_record_says_no_more_than_who_writes_it_may_say() {
+    let (world, alice) = planted().await;
+    let bob = world.register("bob").await;
+    let (app, auth) = (world.session("memoric_app").await, world.session("memoric_auth").await);
+    let signer = Signer::register(&auth).await;
+    let context = signer.sign(pid(&app).await, alice.id, alice.id, "user", "remember_memory", 10);
+    set_context(&app, &context).await;
+    let genuine: String = world.superuser().await.query_one(GENUINE, &[]).await.unwrap().get(0);
+    let append = |change: Value| {
+        format!(
+            "SELECT audit.append(jsonb_populate_record(NULL::audit.record, '{genuine}'::jsonb || '{change}'), NULL)"
+        )
+    };
+
+    let control = append(json!({}));
+    for (session, who) in [(&app, "the application"), (&auth, "the doorkeeper")] {
+        let known = Err(SqlState::UNIQUE_VIOLATION);
+        assert_eq!(run(session, &control).await, known, "{who}: in order, but known already");
+        for emitter in [json!(1), json!(3), json!(null)] {
+            let forged = append(json!({ "emitter": emitter }));
+            let refused = Err(SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+            assert_eq!(run(session, &forged).await, refused, "{who} as emitter {emitter}");
+        }
+        for change in [
+            json!({"event_id": "00112233-4455-6677-8899-aabbccddeeff"}),
+            json!({"request_id": "00112233-4455-6677-8899-aabbccddeeff"}),
+            json!({"occurred_at": "2020-01-01T00:00:00Z"}),
+            json!({"event_type": "memory.deleted"}),
+            json!({"severity": "debug"}),
+            json!({"status": 500}),
+            json!({"success": false}),
+            json!({"operation": null}),
+            json!({"description": "something else"}),
+            json!({"personal": "\\x00"}),
+            json!({"resource_type": "user"}),
+            json!({"canonical_head": "\\x01"}),
+            json!({"canonical_head": null}),
+        ] {
+            let refused = Err(SqlState::INVALID_PARAMETER_VALUE);
+            assert_eq!(run(session, &append(change.clone())).await, refused, "{who}: {change}");
+        }
+    }
+    for change in [
+        json!({"subject": bob.id}),
+        json!({"subject": null}),
+        json!({"owner": bob.id}),
+        json!({"personal_subject": bob.id}),
+        json!({"personal_subject": -202_611}),
+        json!({"event_type": "auth.login.success"}),
+    ] {
+        let refused = Err(SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+        assert_eq!(run(&app, &append(change.clone())).await, refused, "{change}");
+    }
+}
+
+#[tokio::test]
 async fn estimates_do_not_tell_who_owns_how_much() {
     let (world, alice) = planted().await;
     for number in 0..40 {
@@ -354,3 +410,9 @@ fn state(error: &Error) -> SqlState {
 }
 
 const MEMORIES: &str = "SELECT count(*) FROM memoric.memories";
+
+/// A record of the trail as the backend made it.
+const GENUINE: &str = "\
+SELECT (to_jsonb(trail) || jsonb_build_object('canonical_head',
+           substring(canonical FOR octet_length(canonical) - 4 - octet_length(resource_id))))::text
+FROM audit.trail WHERE event_type = 'memory.created'";

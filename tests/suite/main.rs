@@ -1,11 +1,13 @@
 //! What Memoric promises, checked from the outside.
 #![cfg(test)]
 
+mod atomicity;
 mod audit;
 mod authentication;
 mod authorization;
 mod bounds;
 mod channel;
+mod cors;
 mod encryption;
 mod fairness;
 mod framing;

@@ -222,6 +222,28 @@ async fn a_wrong_but_valid_encryption_key_is_told_from_the_right_one() {
 }
 
 #[tokio::test]
+async fn content_is_sealed_for_good_or_not_at_all() {
+    for (first, then) in [("true", "false"), ("false", "true")] {
+        let recipe = Recipe::new().await.set("MEMORIC_PRIVACY__ENCRYPT_CONTENT", first);
+        let database = recipe.value("MEMORIC_DATABASE__NAME").to_owned();
+        drop(recipe.start().await);
+
+        let flipped = Recipe::on(Servers::get().await, database.clone())
+            .set("MEMORIC_PRIVACY__ENCRYPT_CONTENT", then);
+        let backend = |command| flipped.program("memoric-backend").args([command]).run();
+
+        let reason = format!("privacy.encrypt_content: must be {first}");
+        assert_refused(&backend("serve"), &[&reason], then);
+        let checked = backend("check");
+        assert!(!checked.status.success());
+        assert!(String::from_utf8_lossy(&checked.stdout).contains(&reason), "{then}");
+        let as_before = Recipe::on(Servers::get().await, database)
+            .set("MEMORIC_PRIVACY__ENCRYPT_CONTENT", first);
+        drop(as_before.start().await);
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_generated_is_kept_and_its_loss_is_noticed() {
     let recipe = Recipe::new().await.unset("MEMORIC_ENCRYPTION_KEY");
     let file = recipe.folder().join("encryption.key");
@@ -294,6 +316,45 @@ async fn a_gateway_that_could_write_nothing_down_does_not_start() {
     assert_refused(&refused, &["audit.spool.folder", "/dev/null/spool"], "no folder");
     let told = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(told.contains("spool: the spool in /dev/null/spool cannot be used"), "{told}");
+}
+
+#[tokio::test]
+async fn whoever_took_the_name_of_the_first_admin_is_not_taken_for_them() {
+    let recipe = Recipe::new()
+        .await
+        .set("ADMIN_USERNAME", "boss")
+        .set("ADMIN_PASSWORD", "secure_password_123")
+        .set("ADMIN_EMAIL", "boss@example.com");
+    let backend = |words: &[&'static str]| {
+        recipe.program("memoric-backend").env("CREATE_ADMIN", "true").args(words.to_vec()).run()
+    };
+    let stranger = ["user", "create", "--username", "boss", "--email", "x@example.com", "--role"];
+    let made = recipe
+        .program("memoric-backend")
+        .args(stranger.into_iter().chain(["user", "--password-stdin"]))
+        .input("a password of theirs")
+        .run();
+    assert!(made.status.success(), "{}", told(&made));
+
+    for (change, lack) in
+        [(None, "boss is there already, and is no admin"), (Some("deactivate"), "is no admin")]
+    {
+        if let Some(change) = change {
+            assert!(backend(&["user", change, "--user", "boss"]).status.success());
+        }
+        for command in ["serve", "migrate"] {
+            assert_refused(&backend(&[command]), &["ADMIN_USERNAME", lack], command);
+        }
+    }
+    let promoted = backend(&["user", "set-roles", "--user", "boss", "--role", "admin"]);
+    assert!(promoted.status.success(), "{}", told(&promoted));
+    assert_refused(&backend(&["serve"]), &["ADMIN_USERNAME", "is not active"], "inactive");
+    assert!(backend(&["user", "activate", "--user", "boss"]).status.success());
+
+    let migrated = backend(&["migrate"]);
+    let said = String::from_utf8_lossy(&migrated.stdout);
+    assert!(migrated.status.success(), "{}", told(&migrated));
+    assert!(said.contains("boss (admin) is there already"), "{said}");
 }
 
 #[tokio::test]

@@ -55,6 +55,20 @@ async fn a_stopped_instance_leaves_no_process_and_starts_again_with_its_data() {
 }
 
 #[tokio::test]
+async fn a_password_is_shown_only_for_an_admin_that_was_made() {
+    let mut up = Up::start().await;
+    up.end(Signal::TERM);
+    // As if the first run had never told: the next one makes a password, and no admin.
+    std::fs::remove_file(up.home.join("greeted")).unwrap();
+
+    up.start_again().await;
+
+    assert!(up.said().contains("user admin is there already"), "{}", up.said());
+    assert!(!up.said().contains("password "), "{}", up.said());
+    up.end(Signal::TERM);
+}
+
+#[tokio::test]
 async fn a_killed_run_is_recovered_by_the_next_one() {
     let mut up = Up::start().await;
     let alice = up.register("alice").await;

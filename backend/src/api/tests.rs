@@ -17,6 +17,7 @@ use memoric_contract::{
     token::{TokenKeys, TokenSigner},
 };
 use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
 
 mod asides;
 mod deliveries;
@@ -185,6 +186,30 @@ async fn a_new_password_ends_the_token_in_use() {
     let generation = format!("revoked:{{{}}}:gen 2 ", carol.user);
     assert!(told.iter().any(|message| message.starts_with(&generation)), "{told:?}");
     desk.log_in("carol", "another_password_12").await;
+}
+
+#[tokio::test]
+async fn what_a_changed_password_ends_is_told_though_the_client_went_away() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let carol = desk.log_in("carol", PASSWORD).await;
+    let (holder, _driver) = desk.world.superuser().await;
+    let rows = format!("BEGIN; SELECT FROM memoric.users WHERE id = {} FOR UPDATE", carol.user);
+    holder.batch_execute(&rows).await.unwrap();
+    let news = desk.api.app.courier.news(Duration::from_secs(600));
+
+    let sent = json!({ "old_password": PASSWORD, "new_password": "another_password_12" });
+    tokio::select! {
+        _ = desk.known(Operation::ChangePassword, "/auth/change-password", &carol, Some(&sent)) => {
+            panic!("somebody holds the row")
+        }
+        () = desk.is_waited_for("change_password") => {}
+    }
+    holder.batch_execute("COMMIT").await.unwrap();
+
+    let told = tokio::time::timeout(Duration::from_secs(60), news).await;
+    assert!(told.is_ok(), "whoever was to be told was not");
+    assert!(!desk.is_live(&carol).await);
 }
 
 #[tokio::test]
@@ -360,6 +385,7 @@ impl Desk {
             courier: Arc::new(Courier::new(redis, String::new(), failures).unwrap()),
             registration: Registration::Open,
             sealing: Sealing::On,
+            errands: TaskTracker::new(),
             store,
             vault,
         };
@@ -445,6 +471,17 @@ impl Desk {
         let operation = InternalOperation::FollowRevocations;
         serde_json::from_value(self.internally(&target, operation, Caller::Anonymous).await)
             .unwrap()
+    }
+
+    /// Resolves when a statement that calls `function` waits for a lock.
+    async fn is_waited_for(&self, function: &str) {
+        let waits = format!(
+            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%{function}%'"
+        );
+        let waits = format!("SELECT 'yes' WHERE EXISTS ({waits})");
+        while self.world.as_superuser(&waits).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn is_live(&self, who: &Identity) -> bool {

@@ -5,9 +5,10 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
 use memoric_config::Invalid;
 use memoric_contract::token::TokenSigner;
 use thiserror::Error;
+use tokio_util::task::TaskTracker;
 
 use crate::{
-    accounts::{self, AccountError},
+    accounts::{self, AccountError, FirstAdminIs},
     app::App,
     audit::Scribe,
     config::{Config, EncryptionKey},
@@ -69,6 +70,11 @@ pub(crate) enum Unfit {
         "Decryption failed: MEMORIC_ENCRYPTION_KEY is not the key that this database was sealed with"
     )]
     WrongKey,
+    #[error(
+        "privacy.encrypt_content: must be {}, as it was when this database was begun: \
+         what is sealed and what is not cannot lie side by side", !.wanted
+    )]
+    OtherSealing { wanted: bool },
     #[error("Decryption failed")]
     Secrets(#[from] ServiceError),
     #[error("a key could not be made")]
@@ -91,6 +97,7 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
 
     let ring = Keyring::new(ring_key(&config.encryption_key)?, Vec::new());
     ensure_right_key(&store, &ring).await?;
+    ensure_same_sealing(config.seals_content, store.keep_sealing(config.seals_content).await?)?;
     let secrets = Arc::new(service_secrets(&store, &ring).await?);
     let vault = Arc::new(Vault::new(ring));
 
@@ -109,11 +116,17 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
         )?),
         registration: config.registration,
         sealing: Sealing::of(config.seals_content),
+        errands: TaskTracker::new(),
         store,
         vault,
     };
     if let Some(admin) = &config.first_admin {
-        accounts::ensure_first_admin(&app.store, &app.passwords, admin).await?;
+        match accounts::ensure_first_admin(&app.store, &app.passwords, admin).await? {
+            FirstAdminIs::Made => tracing::info!(user = admin.username, "the first admin is made"),
+            FirstAdminIs::There => {
+                tracing::info!(user = admin.username, "the first admin is there")
+            }
+        }
     }
     Ok(app)
 }
@@ -134,6 +147,11 @@ pub(crate) async fn ensure_right_key(store: &Store, ring: &Keyring) -> Result<()
     let entries = store.ring_entries(&first.id().0, &first.check_value()).await?;
     let is_ours = |(id, check): &(Vec<u8>, Vec<u8>)| *id == first.id().0 && first.matches(check);
     if entries.iter().any(is_ours) { Ok(()) } else { Err(Unfit::WrongKey) }
+}
+
+/// Refuses to seal where nothing is sealed, and the other way round.
+pub(crate) fn ensure_same_sealing(wanted: bool, begun_with: bool) -> Result<(), Unfit> {
+    if wanted == begun_with { Ok(()) } else { Err(Unfit::OtherSealing { wanted }) }
 }
 
 /// The service's own secrets, made at the first start.

@@ -6,7 +6,7 @@ use memoric_config::{Invalid, Loaded};
 
 use super::{Console, Failure};
 use crate::{
-    backend::{ensure_right_key, ring_key},
+    backend::{ensure_right_key, ensure_same_sealing, ring_key},
     config::{Config, EncryptionKey, Listen},
     error::Chain,
     metrics::Metrics,
@@ -45,6 +45,7 @@ async fn try_all(config: &Config) -> Result<Report, Failure> {
     report.tell("schema", migrate::ensure_compatible(&pools.auth).await);
 
     try_key(&mut report, &store, &config.encryption_key).await;
+    try_sealing(&mut report, &store, config.seals_content).await;
 
     let failures = Metrics::new()?.courier_failures;
     let courier = Courier::new(config.redis.clone(), config.redis_prefix.clone(), failures)?;
@@ -86,6 +87,15 @@ fn try_channel(report: &mut Report, listen: &Listen) {
             let channel = format!("channel: mutual TLS 1.3 with {}", tls.name().to_str());
             report.tell(&channel, usable);
         }
+    }
+}
+
+/// Whether content goes on as it was begun. A database that was not begun goes either way.
+async fn try_sealing(report: &mut Report, store: &Store, wanted: bool) {
+    match store.sealing().await {
+        Ok(Some(begun_with)) => report.tell("sealing", ensure_same_sealing(wanted, begun_with)),
+        Ok(None) => {}
+        Err(error) => report.tell("sealing", Err::<(), _>(error)),
     }
 }
 

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{Console, Failure};
 use crate::{
-    accounts::{self, AccountError, Wanted},
+    accounts::{self, AccountError, FirstAdminIs, Wanted},
     config::{Database, FirstAdmin},
     memories::stored_time,
     metrics::Metrics,
@@ -133,8 +133,9 @@ pub(super) fn make_first_admin(console: &Console) -> Result<(), Failure> {
     console.block_on(async {
         let desk = Desk::open(console).await?;
         let passwords = Passwords::new(NonZeroUsize::MIN, 0)?;
-        if accounts::ensure_first_admin(&desk.store, &passwords, &admin).await? {
-            say!("created {} (admin)", admin.username);
+        match accounts::ensure_first_admin(&desk.store, &passwords, &admin).await? {
+            FirstAdminIs::Made => say!("created {} (admin)", admin.username),
+            FirstAdminIs::There => say!("{} (admin) is there already", admin.username),
         }
         Ok(())
     })

@@ -9,7 +9,7 @@ use super::{Importance, SeenCount};
 use crate::members;
 
 /// Named values, each in the very characters it was sent in: `1.0` stays `1.0`, and 2^70 loses no digit.
-#[derive(Debug, Default, Serialize)]
+#[derive(Default, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Metadata(IndexMap<String, Box<RawValue>>);
 
@@ -199,7 +199,7 @@ mod tests {
     fn metadata_has_a_bound() {
         let of_size = |size: usize| format!(r#"{{"k":"{}"}}"#, "x".repeat(size - 8));
         assert!(read(&of_size(MAX_BYTES)).is_ok());
-        assert_eq!(read(&of_size(MAX_BYTES + 1)).unwrap_err().code, "too_large");
+        assert_eq!(read(&of_size(MAX_BYTES + 1)).err().unwrap().code, "too_large");
     }
 
     fn read(sent: &str) -> Result<Metadata, FieldError> {

@@ -122,6 +122,12 @@ pub(crate) fn entry(event: EventType, subject: Option<UserId>) -> Entry {
     Entry::impersonal(record)
 }
 
+/// A record of `event` by the operator at the console.
+pub(crate) fn console_entry(event: EventType) -> Entry {
+    let Entry { record, .. } = entry(event, None);
+    Entry::impersonal(Record { emitter: Emitter::Console, ..record })
+}
+
 /// A memory that matters so much and was seen once, sealed by nobody.
 pub(crate) fn memory(level: &str) -> NewMemoryRow {
     NewMemoryRow {

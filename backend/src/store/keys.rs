@@ -3,7 +3,7 @@
 use memoric_contract::UserId;
 use tokio_postgres::Row;
 
-use super::{Store, StoreError, fitting, sole};
+use super::{Store, StoreError, fitting, mismatch, sole};
 use crate::scope::Scope;
 
 /// One key of a user, as it rests.
@@ -79,6 +79,22 @@ impl Store {
         const SQL: &str = "SELECT ring_id, check_of FROM credentials.ring_entries($1, $2)";
         let rows = self.pools.auth.call(SQL, &[&id.as_slice(), &check_value.as_slice()]).await?;
         rows.iter().map(|row| Ok((row.try_get("ring_id")?, row.try_get("check_of")?))).collect()
+    }
+
+    /// Whether content is sealed in this database: as the first start `wanted` it.
+    pub(crate) async fn keep_sealing(&self, wanted: bool) -> Result<bool, StoreError> {
+        self.sealing_or(Some(wanted)).await?.ok_or_else(|| mismatch("nothing says how to seal"))
+    }
+
+    /// The same, where there was a first start.
+    pub(crate) async fn sealing(&self) -> Result<Option<bool>, StoreError> {
+        self.sealing_or(None).await
+    }
+
+    async fn sealing_or(&self, wanted: Option<bool>) -> Result<Option<bool>, StoreError> {
+        const SQL: &str = "SELECT credentials.seals_content($1)";
+        let row = sole(self.pools.auth.call(SQL, &[&wanted]).await?)?;
+        Ok(row.try_get(0)?)
     }
 }
 
@@ -157,6 +173,19 @@ mod tests {
         let (one, other) = (one.unwrap(), other.unwrap());
         assert_eq!(one.len(), 1);
         assert_eq!(one, other);
+    }
+
+    #[tokio::test]
+    async fn the_first_start_says_whether_content_is_sealed() {
+        let World { store, .. } = World::new().await;
+        assert_eq!(store.sealing().await.unwrap(), None, "asking says nothing");
+
+        let (one, other) = tokio::join!(store.keep_sealing(true), store.keep_sealing(false));
+
+        let first = one.unwrap();
+        assert_eq!(other.unwrap(), first, "of two first starts one wins");
+        assert_eq!(store.keep_sealing(!first).await.unwrap(), first);
+        assert_eq!(store.sealing().await.unwrap(), Some(first));
     }
 
     #[tokio::test]

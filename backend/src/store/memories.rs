@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A memory to be stored: sealed, with what stays in clear beside it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct NewMemoryRow {
     /// Made before it is sealed, because the seal names it.
     pub(crate) uuid: Uuid,
@@ -28,7 +28,7 @@ pub(crate) struct NewMemoryRow {
 }
 
 /// A memory as it is stored.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct MemoryRow {
     pub(crate) uuid: Uuid,
     /// Which writing of it this is.
@@ -188,7 +188,7 @@ mod tests {
         let id = world.store.remember(&alice, &kept, &created(world.alice)).await.unwrap();
 
         let found = world.store.recall(&reader(world.alice), None, 20).await.unwrap();
-        let [found] = found.as_slice() else { panic!("{found:?}") };
+        let [found] = found.as_slice() else { panic!("{} memories", found.len()) };
         assert_eq!((found.facts.id, found.uuid, found.version), (id, kept.uuid, 1));
         assert_eq!((&found.payload, found.key_version), (&kept.payload, 1));
         assert_eq!(found.facts.created_at, found.facts.updated_at);

@@ -47,7 +47,7 @@ mod tests {
     use memoric_contract::{Role, Roles, audit::EventType};
 
     use super::*;
-    use crate::store::fixture::{World, entry};
+    use crate::store::fixture::{World, console_entry};
 
     #[tokio::test]
     async fn what_is_revoked_comes_at_once_and_then_no_more() {
@@ -141,7 +141,7 @@ mod tests {
         let roles: Roles = [Role::User].into_iter().collect();
         world
             .store
-            .set_roles(user, roles, &entry(EventType::UserUpdated, None))
+            .set_roles(user, roles, &console_entry(EventType::UserUpdated))
             .await
             .unwrap()
             .unwrap()

@@ -10,7 +10,7 @@ use super::{
 use crate::audit::Entry;
 
 /// A session to be.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct NewSession {
     /// Its id, which tokens carry as `sid`.
     pub(crate) id: Uuid,
@@ -57,5 +57,24 @@ impl Store {
         let Ok(generation) = i64::try_from(generation) else { return Ok(false) };
         let rows = self.pools.auth.call(SQL, &[&user.0, &token, &session, &generation]).await?;
         Ok(sole(rows)?.try_get(0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::fixture::World;
+
+    #[tokio::test]
+    async fn sessions_that_ended_are_found_without_reading_the_others() {
+        let world = World::new().await;
+        let body = world
+            .as_superuser("SELECT prosrc FROM pg_proc WHERE oid = 'credentials.purge'::regproc")
+            .await
+            .concat();
+        let delete = body.split(';').find(|each| each.contains("memoric.sessions")).unwrap();
+
+        let plan = world.as_superuser(&format!("SET enable_seqscan = off; EXPLAIN {delete}")).await;
+
+        assert!(plan.concat().contains("sessions_ended"), "{plan:#?}");
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{audit::Entry, scope::Scope};
 
 /// An account as it is stored.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Account {
     pub(crate) id: UserId,
     pub(crate) username: String,
@@ -36,7 +36,7 @@ pub(crate) struct Account {
 }
 
 /// An account to be.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct NewAccount<'a> {
     /// Drawn by [`Store::new_user_id`].
     pub(crate) id: UserId,
@@ -287,7 +287,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::fixture::{World, entry, scope};
+    use crate::store::fixture::{World, console_entry, entry, scope};
 
     #[tokio::test]
     async fn a_login_is_found_by_name_and_by_address() {
@@ -307,8 +307,8 @@ mod tests {
     async fn a_name_and_an_address_are_taken_once() {
         let World { store, .. } = World::new().await;
 
-        let name = register(&store, "alice", "alice.2@example.com").await.unwrap_err();
-        let email = register(&store, "alice_2", "alice@example.com").await.unwrap_err();
+        let name = register(&store, "alice", "alice.2@example.com").await.err().unwrap();
+        let email = register(&store, "alice_2", "alice@example.com").await.err().unwrap();
 
         assert_eq!(name.constraint(), Some("users_username_unique"));
         assert_eq!(email.constraint(), Some("users_email_unique"));
@@ -392,7 +392,7 @@ mod tests {
 
         let roles = [Role::Readonly].into_iter().collect();
         let ended = store
-            .set_roles(bob, roles, &entry(EventType::UserUpdated, None))
+            .set_roles(bob, roles, &console_entry(EventType::UserUpdated))
             .await
             .unwrap()
             .unwrap();
@@ -401,7 +401,7 @@ mod tests {
         assert!(!store.is_live(bob, Uuid::new_v4(), session, 1).await.unwrap());
 
         let ended = store
-            .deactivate_user(bob, &entry(EventType::UserDeactivated, None))
+            .deactivate_user(bob, &console_entry(EventType::UserDeactivated))
             .await
             .unwrap()
             .unwrap();
@@ -413,14 +413,14 @@ mod tests {
             "the later says all that the earlier said"
         );
 
-        assert!(store.activate_user(bob, &entry(EventType::UserActivated, None)).await.unwrap());
+        assert!(store.activate_user(bob, &console_entry(EventType::UserActivated)).await.unwrap());
         assert!(world.log_in(bob, 3, Uuid::new_v4()).await);
     }
 
     #[tokio::test]
     async fn whoever_is_not_there_is_a_decision() {
         let World { store, .. } = World::new().await;
-        let (nobody, entry) = (UserId(4711), entry(EventType::UserUpdated, None));
+        let (nobody, entry) = (UserId(4711), console_entry(EventType::UserUpdated));
 
         assert_eq!(store.set_roles(nobody, Roles::default(), &entry).await.unwrap(), None);
         assert_eq!(store.deactivate_user(nobody, &entry).await.unwrap(), None);
@@ -441,7 +441,8 @@ mod tests {
             roles: [Role::Admin].into_iter().collect(),
         };
 
-        let made = store.create_user(&account, &entry(EventType::UserCreated, None)).await.unwrap();
+        let made =
+            store.create_user(&account, &console_entry(EventType::UserCreated)).await.unwrap();
 
         assert_eq!((made.id, made.namespace.as_deref()), (id, Some("staff")));
         assert!(made.roles.contains(Role::Admin));

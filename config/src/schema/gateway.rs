@@ -27,6 +27,8 @@ pub struct Gateway {
     pub trusted_proxies: Vec<String>,
     /// The header by which they give it.
     pub trusted_header: TrustedHeader,
+    /// Whether each of their connections begins by the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Where Prometheus finds it.
     #[serde(deserialize_with = "address::required")]
     pub metrics: SocketAddr,
@@ -171,6 +173,7 @@ impl Default for Gateway {
             tls: Tls::default(),
             trusted_proxies: Vec::new(),
             trusted_header: TrustedHeader::default(),
+            proxy_protocol: false,
             metrics: loopback(9464),
             backend: "unix:/run/memoric/backend.sock".to_owned(),
             backend_uid: None,

@@ -12,6 +12,8 @@ use memoric_config::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedProxies {
     networks: Vec<IpNet>,
+    /// Whether they introduce each connection by the PROXY protocol.
+    introduce: bool,
     /// The header by which they say it.
     pub(crate) header: TrustedHeader,
 }
@@ -21,6 +23,11 @@ impl TrustedProxies {
     pub(crate) fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.networks.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether a connection from `address` begins with an introduction.
+    pub(crate) fn introduce(&self, address: IpAddr) -> bool {
+        self.introduce && self.trust(address)
     }
 }
 
@@ -33,7 +40,13 @@ impl TryFrom<&schema::Gateway> for TrustedProxies {
             network(text).map_err(|reason| Invalid::new(field(), reason))
         };
         let networks = gateway.trusted_proxies.iter().enumerate().map(network);
-        Ok(Self { networks: networks.collect::<Result<_, _>>()?, header: gateway.trusted_header })
+        let networks: Vec<_> = networks.collect::<Result<_, _>>()?;
+        if gateway.proxy_protocol && networks.is_empty() {
+            let reason = "is for gateway.trusted_proxies, and there are none";
+            return Err(Invalid::new("gateway.proxy_protocol", reason));
+        }
+        let (introduce, header) = (gateway.proxy_protocol, gateway.trusted_header);
+        Ok(Self { networks, introduce, header })
     }
 }
 
@@ -117,6 +130,9 @@ pub(crate) mod tests {
                 parse(TrustedHeader::Forwarded, &["192.0.2.1", entry]).unwrap_err().to_string();
             assert!(refused.starts_with("gateway.trusted_proxies[1]: "), "{entry}: {refused}");
         }
+        let nobody = schema::Gateway { proxy_protocol: true, ..Default::default() };
+        let refused = TrustedProxies::try_from(&nobody).unwrap_err().to_string();
+        assert!(refused.starts_with("gateway.proxy_protocol: "), "{refused}");
         let refused = parse(TrustedHeader::Forwarded, &["10.0.0.1/8"]).unwrap_err().to_string();
         assert!(refused.ends_with("the network is 10.0.0.0/8"), "{refused}");
     }

@@ -54,21 +54,40 @@ impl Admission {
 
     /// Lets one more in from `client`, if there is room.
     pub(crate) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admitted, Refused> {
-        let network = (!self.proxies.trust(client)).then(|| Network::of(client));
         let mut present = self.present();
         if present.total >= self.limits.total {
             return Err(Refused::Full);
         }
-        if network.is_some_and(|network| !present.by_network.add(network, self.limits.per_address))
-        {
-            return Err(Refused::Crowded);
-        }
+        let network = present.seat(client, self)?;
         present.total += 1;
+        drop(present);
         Ok(Admitted { admission: Arc::clone(self), network })
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admitted {
+    /// Counts it as that of `client`, whom a proxy has introduced.
+    pub(crate) fn introduce(&mut self, client: IpAddr) -> Result<(), Refused> {
+        self.network = self.admission.present().seat(client, &self.admission)?;
+        Ok(())
+    }
+}
+
+impl Present {
+    /// Counts one more from `client`, unless it is a proxy that speaks for many.
+    fn seat(&mut self, client: IpAddr, house: &Admission) -> Result<Option<Network>, Refused> {
+        if house.proxies.trust(client) {
+            return Ok(None);
+        }
+        let network = Network::of(client);
+        match self.by_network.add(network, house.limits.per_address) {
+            true => Ok(Some(network)),
+            false => Err(Refused::Crowded),
+        }
     }
 }
 

@@ -16,14 +16,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Listener,
-    admission::Admission,
+    admission::{Admission, Admitted, Refused},
     connection::Connection,
     downstream::{Downstream, Transport},
     edge::Edge,
+    introduction,
     witness::Witness,
 };
 use crate::{
-    config::{Bounds, Config, Timeouts},
+    config::{Bounds, Config, Timeouts, TrustedProxies},
     exchange::Exchanges,
     metrics::Metrics,
 };
@@ -32,6 +33,7 @@ use crate::{
 pub(crate) struct Reception<P> {
     edge: Arc<Edge<P>>,
     admission: Arc<Admission>,
+    proxies: TrustedProxies,
     timeouts: Timeouts,
     bounds: Bounds,
     grace: Duration,
@@ -62,6 +64,7 @@ where
         Arc::new(Self {
             edge: Edge::new(proxy, config, cut.clone()),
             admission: Admission::new(config.connections, config.proxies.clone()),
+            proxies: config.proxies.clone(),
             timeouts: config.timeouts,
             bounds: config.bounds,
             grace: config.grace,
@@ -121,23 +124,54 @@ where
         peer: SocketAddr,
         tls: Option<TlsAcceptor>,
     ) {
-        let admitted = match self.admission.admit(peer.ip()) {
-            Ok(admitted) => admitted,
-            Err(refused) => {
-                self.metrics.refused_connections.with_label_values(&[refused.name()]).inc();
-                return;
-            }
-        };
+        let Some(mut seat) = self.seated(self.admission.admit(peer.ip())) else { return };
         let name = if tls.is_some() { "https" } else { "http" };
         let counted = Counted::new(self.metrics.connections.with_label_values(&[name]));
         let this = Arc::clone(self);
         self.connections.spawn(async move {
+            let serve = async {
+                let mut tcp = tcp;
+                if let Some(client) = this.introduced(&mut tcp, peer, &mut seat).await {
+                    this.attend(tcp, client, tls).await;
+                }
+            };
             select! {
-                () = this.attend(tcp, peer, tls) => {}
+                () = serve => {}
                 () = this.cut.cancelled() => {}
             }
-            drop((admitted, counted));
+            drop((seat, counted));
         });
+    }
+
+    /// Whose connection it is: that of `peer`, or of whom it introduces.
+    async fn introduced(
+        &self,
+        tcp: &mut TcpStream,
+        peer: SocketAddr,
+        seat: &mut Admitted,
+    ) -> Option<SocketAddr> {
+        if !self.proxies.introduce(peer.ip()) {
+            return Some(peer);
+        }
+        let read = select! {
+            read = timeout(self.timeouts.handshake, introduction::read(tcp)) => read,
+            () = self.closing() => return None,
+        };
+        let Ok(Ok(introduced)) = read else {
+            self.metrics.failed_handshakes.with_label_values(&["introduction"]).inc();
+            tracing::warn!(proxy = %peer.ip(), "a proxy did not say whose connection it is");
+            return None;
+        };
+        let client = introduced.unwrap_or(peer);
+        self.seated(seat.introduce(client.ip())).map(|()| client)
+    }
+
+    /// What was let in. What was not is counted.
+    fn seated<T>(&self, admitted: Result<T, Refused>) -> Option<T> {
+        let refused = |refused: &Refused| {
+            self.metrics.refused_connections.with_label_values(&[refused.name()]).inc();
+        };
+        admitted.inspect_err(refused).ok()
     }
 
     /// Serves one client for as long as their connection lives.

@@ -58,7 +58,7 @@ async fn data_that_does_not_keep_to_its_length_never_becomes_a_request() {
 async fn what_has_no_place_in_http2_never_becomes_a_request() {
     let edge = super::edge().await;
     let token = bearer();
-    let malformed: [(&str, &[(&str, &str)]); 17] = [
+    let malformed: [(_, Fields<'_>); 17] = [
         ("a coding", &[("transfer-encoding", "chunked")]),
         ("a connection", &[("connection", "close")]),
         ("an upgrade", &[("upgrade", "h2c")]),
@@ -109,7 +109,7 @@ async fn what_two_servers_would_read_in_two_ways_is_refused() {
     let edge = super::edge().await;
     let token = bearer();
     let mut client = Http2::connect(&edge).await;
-    let ambiguous: [(&str, u16, &[(&str, &str)]); 10] = [
+    let ambiguous: [(_, _, Fields<'_>); 10] = [
         ("another host", 400, &[("host", "other")]),
         ("two hosts", 400, &[("host", "localhost"), ("host", "localhost")]),
         ("a host with a user", 400, &[("host", "a@localhost")]),
@@ -235,5 +235,7 @@ fn post(stream: u32, token: &str, others: &[(&str, &str)], data: &[&[u8]]) -> Ve
     }
     bytes
 }
+
+type Fields<'a> = &'a [(&'a str, &'a str)];
 
 const PROTOCOL_ERROR: u32 = 1;
