@@ -116,8 +116,8 @@ async fn each_client_of_a_proxy_has_a_budget_of_its_own() {
     let edge = Edge::with(|settings| {
         settings.gateway.trusted_proxies = vec!["127.0.0.1".to_owned()];
         settings.gateway.trusted_header = TrustedHeader::Forwarded;
-        settings.gateway.limits.address.per_second = 0.001;
-        settings.gateway.limits.address.burst = 2;
+        settings.gateway.limits.health.per_second = 0.001;
+        settings.gateway.limits.health.burst = 2;
         settings.gateway.connections.per_address = 1;
     })
     .await;
