@@ -1,12 +1,17 @@
 //! From the gateway's assertion to who asks for what.
 
-use std::{net::IpAddr, sync::OnceLock, time::SystemTime};
+use std::{
+    net::IpAddr,
+    sync::{Mutex, OnceLock, PoisonError},
+    time::SystemTime,
+};
 
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header::USER_AGENT, request::Parts};
 use memoric_contract::{
     ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, Demands, Identity, InternalOperation,
     Operation, RequestId, UserId, VerifiedAssertion,
     audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER},
+    revocation::{REVOKED_HEADER, Revocation},
 };
 
 use crate::{audit::Recorded, error::ApiError};
@@ -28,6 +33,7 @@ pub(crate) struct Call {
     recorded: Recorded,
     owner: OnceLock<UserId>,
     resource: OnceLock<UserId>,
+    revoked: Mutex<Vec<Revocation>>,
 }
 
 /// Lets in what the gateway vouches for, and nothing else.
@@ -49,8 +55,8 @@ impl Gatekeeper {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let assertion =
             self.key.verify(header, (parts.method.as_str(), &target), asked.name(), now)?;
-        let (recorded, owner, resource) = Default::default();
-        Ok(Call { asked, assertion, parts, recorded, owner, resource })
+        let (recorded, owner, resource, revoked) = Default::default();
+        Ok(Call { asked, assertion, parts, recorded, owner, resource, revoked })
     }
 }
 
@@ -152,8 +158,14 @@ impl Call {
         self.resource.get_or_init(|| user);
     }
 
-    /// Tells the gateway, beside the answer, what it needs for a record of its own, or that it need
-    /// not make one.
+    /// Takes note of what it ended, once that is committed.
+    pub(crate) fn revokes(&self, revocations: &[Revocation]) {
+        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        revoked.extend_from_slice(revocations);
+    }
+
+    /// Tells the gateway, beside the answer, what was revoked by it, and what it needs for a record
+    /// of its own, or that it need not make one.
     pub(crate) fn tell_aside(&self, headers: &mut HeaderMap) {
         if self.recorded.is_there() {
             headers.insert(RECORDED_HEADER, HeaderValue::from_static("1"));
@@ -161,6 +173,11 @@ impl Call {
         for (name, said) in [(OWNER_HEADER, &self.owner), (RESOURCE_HEADER, &self.resource)] {
             if let Some(UserId(id)) = said.get() {
                 headers.insert(name, HeaderValue::from(*id));
+            }
+        }
+        for revoked in &*self.revoked.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Ok(message) = HeaderValue::try_from(revoked.message()) {
+                headers.append(REVOKED_HEADER, message);
             }
         }
     }

@@ -44,17 +44,26 @@ fn gateway(gateway: &Gateway) -> Result<(), Invalid> {
     within("gateway.threads", gateway.threads, 0..=1024)?;
     quota("gateway.limits.address", gateway.limits.address)?;
     quota("gateway.limits.identity", gateway.limits.identity)?;
+    quota("gateway.limits.health", gateway.limits.health)?;
     quota("gateway.limits.credentials", gateway.limits.credentials)?;
+    quota("gateway.limits.read", gateway.limits.read)?;
+    quota("gateway.limits.write", gateway.limits.write)?;
+    quota("gateway.limits.admin", gateway.limits.admin)?;
     within("gateway.limits.keys", gateway.limits.keys, 1..=100_000_000)?;
     some_time("gateway.timeouts.handshake", gateway.timeouts.handshake)?;
     some_time("gateway.timeouts.head", gateway.timeouts.head)?;
+    some_time("gateway.timeouts.body", gateway.timeouts.body)?;
     some_time("gateway.timeouts.exchange", gateway.timeouts.exchange)?;
     some_time("gateway.timeouts.idle", gateway.timeouts.idle)?;
     within("gateway.bounds.header_bytes", gateway.bounds.header_bytes, 1024..=262_144)?;
     within("gateway.bounds.headers", gateway.bounds.headers, 8..=256)?;
     within("gateway.bounds.body_bytes", gateway.bounds.body_bytes, 1024..=1_073_741_824)?;
+    within("gateway.bounds.body_rate", gateway.bounds.body_rate, 1..=1_073_741_824)?;
     within("gateway.connections.total", gateway.connections.total, 1..=10_000_000)?;
-    within("gateway.connections.per_address", gateway.connections.per_address, 1..=10_000_000)
+    within("gateway.connections.per_address", gateway.connections.per_address, 1..=10_000_000)?;
+    within("gateway.in_flight.total", gateway.in_flight.total, 1..=100_000)?;
+    within("gateway.in_flight.per_address", gateway.in_flight.per_address, 1..=100_000)?;
+    within("gateway.in_flight.per_identity", gateway.in_flight.per_identity, 1..=100_000)
 }
 
 fn quota(path: &str, quota: Quota) -> Result<(), Invalid> {

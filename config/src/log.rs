@@ -1,6 +1,8 @@
 //! What a process tells about its work: one JSON object per line on stdout.
 
-use std::io;
+mod outlet;
+
+use std::{io, sync::Arc, time::Duration};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
@@ -8,20 +10,33 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+pub use self::outlet::Outlet;
 use crate::schema::{Level, Logging};
+
+/// Keeps a process telling. When it is dropped, what was told is let out.
+#[must_use = "what was told last is lost without it"]
+pub struct Telling(Arc<Outlet>);
 
 /// Starts telling, once per process; later calls change nothing.
 ///
 /// Where logging is disabled, errors are told all the same, on stderr: an operator who wants
 /// silence must not be left in the dark about what fails.
-pub fn start(logging: &Logging) {
-    let started = if logging.enabled {
-        Registry::default().with(layer(logging, io::stdout)).try_init()
+pub fn start(logging: &Logging) -> io::Result<Telling> {
+    let outlet = Arc::new(if logging.enabled {
+        Outlet::to(io::stdout(), Duration::ZERO)?
     } else {
-        Registry::default().with(layer(logging, io::stderr)).try_init()
-    };
+        Outlet::to(io::stderr(), Duration::ZERO)?
+    });
+    let started = Registry::default().with(layer(logging, Arc::clone(&outlet))).try_init();
     // Somebody in this process tells already: a test beside this one.
     drop(started);
+    Ok(Telling(outlet))
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.let_out();
+    }
 }
 
 /// Events as JSON: time in UTC, level, target, message and fields side by side.
@@ -135,8 +150,9 @@ mod tests {
 
     #[test]
     fn starting_twice_is_harmless() {
-        start(&Logging::default());
-        start(&Logging { enabled: false, ..Default::default() });
+        let first = start(&Logging::default()).unwrap();
+        let second = start(&Logging { enabled: false, ..Default::default() }).unwrap();
+        drop((first, second));
     }
 
     fn told(logging: &Logging, events: impl FnOnce()) -> Vec<serde_json::Value> {

@@ -23,7 +23,9 @@ pub use self::{
     cors::Cors,
     database::{Database, DatabaseTls},
     encryption::Encryption,
-    gateway::{Bounds, Connections, Gateway, Limits, Quota, Timeouts, Tls, TrustedHeader},
+    gateway::{
+        Bounds, Connections, Gateway, InFlight, Limits, Quota, Timeouts, Tls, TrustedHeader,
+    },
     observability::{Level, Logging, Metrics, Observability},
     privacy::Privacy,
     redis::Redis,

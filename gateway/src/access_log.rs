@@ -1,17 +1,16 @@
 //! One line for every exchange, in words of our own.
 
 use std::{
-    io::{self, Write},
-    mem,
+    io,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use memoric_config::log::Outlet;
 use memoric_contract::RequestId;
+use prometheus::IntCounter;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
-use tokio::{sync::Notify, time::sleep};
 use tracing::{Level, enabled};
 
 use crate::exchange::Exchange;
@@ -22,9 +21,8 @@ use crate::exchange::Exchange;
 /// Lines are written together, a moment later. Told one by one like other events they cost a
 /// third of what answering a request does.
 pub(crate) struct AccessLog {
-    waiting: Mutex<Vec<u8>>,
-    first: Notify,
-    out: Mutex<Box<dyn Write + Send>>,
+    outlet: Outlet,
+    lost: IntCounter,
 }
 
 /// What is written of one exchange.
@@ -64,13 +62,9 @@ struct Line {
 }
 
 impl AccessLog {
-    /// Writes to where other events go.
-    pub(crate) fn to_stdout() -> Self {
-        Self::to(Box::new(io::stdout()))
-    }
-
-    fn to(out: Box<dyn Write + Send>) -> Self {
-        Self { waiting: Mutex::default(), first: Notify::new(), out: Mutex::new(out) }
+    /// Writes to where other events go, and counts the lines that are `lost`.
+    pub(crate) fn to_stdout(lost: IntCounter) -> io::Result<Self> {
+        Ok(Self { outlet: Outlet::to(io::stdout(), MOMENT)?, lost })
     }
 
     /// Writes down what became of `exchange`, unless nobody wants to know.
@@ -80,47 +74,11 @@ impl AccessLog {
         }
     }
 
-    /// Writes what waits, each time a moment after the first line does, until it is dropped.
-    pub(crate) async fn tend(&self) {
-        loop {
-            self.first.notified().await;
-            sleep(MOMENT).await;
-            self.flush();
-        }
-    }
-
     fn append(&self, line: &Line) {
-        let mut waiting = self.waiting();
-        let before = waiting.len();
-        match serde_json::to_writer(&mut *waiting, line) {
-            Ok(()) => waiting.push(b'\n'),
-            Err(_) => waiting.truncate(before),
+        if let Ok(mut written) = serde_json::to_vec(line) {
+            written.push(b'\n');
+            self.lost.inc_by(self.outlet.append(&written));
         }
-        let is_full = waiting.len() >= MANY;
-        drop(waiting);
-        if is_full {
-            self.flush();
-        } else if before == 0 {
-            self.first.notify_one();
-        }
-    }
-
-    fn flush(&self) {
-        // First the way out, then what waits: lines stay in order.
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = mem::take(&mut *self.waiting());
-        // Who closed our output does not want to know.
-        let _ = out.write_all(&lines).and_then(|()| out.flush());
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        self.flush();
     }
 }
 
@@ -171,12 +129,12 @@ const TIME: &[BorrowedFormatItem<'_>] =
 /// How long a line waits for others.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// How many bytes do not wait for more.
-const MANY: usize = 32 * 1024;
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
 
     use http::StatusCode;
     use memoric_contract::{Identity, KeyId, Operation, PresentedBy, Roles, UserId};
@@ -187,6 +145,13 @@ mod tests {
         journal::tests::journal,
         metrics::Metrics,
     };
+
+    impl AccessLog {
+        fn to(out: Written) -> Self {
+            let lost = IntCounter::new("lost", "lost").unwrap();
+            Self { outlet: Outlet::to(out, MOMENT).unwrap(), lost }
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
@@ -212,7 +177,7 @@ mod tests {
     fn exchanges() -> Arc<Exchanges> {
         let metrics = Arc::new(Metrics::new().unwrap());
         let journal = journal(&metrics);
-        Exchanges::new(metrics, journal)
+        Exchanges::new(metrics, journal).unwrap()
     }
 
     #[test]
@@ -231,11 +196,10 @@ mod tests {
         let given_up = exchanges().begin();
         let written = Written::default();
 
-        let log = AccessLog::to(Box::new(written.clone()));
+        let log = AccessLog::to(written.clone());
         for exchange in [&known, &given_up] {
             log.append(&Line::of(exchange, Duration::from_micros(1234), SystemTime::UNIX_EPOCH));
         }
-        assert!(written.lines().is_empty(), "they wait for each other");
         drop(log);
 
         let lines = written.lines();
@@ -251,33 +215,5 @@ mod tests {
         assert_eq!(second["outcome"], "undecided");
         assert_eq!(second["ending"], "cut", "the engine never came to its last phase");
         assert_ne!(first["request"], second["request"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_is_written_a_moment_later() {
-        let written = Written::default();
-        let log = Arc::new(AccessLog::to(Box::new(written.clone())));
-        let tended = Arc::clone(&log);
-        let tending = tokio::spawn(async move { tended.tend().await });
-
-        for expected in [1, 2] {
-            log.append(&Line::of(&exchanges().begin(), Duration::ZERO, SystemTime::now()));
-            sleep(2 * MOMENT).await;
-            assert_eq!(written.lines().len(), expected);
-        }
-        tending.abort();
-    }
-
-    #[test]
-    fn many_lines_do_not_wait() {
-        let written = Written::default();
-        let log = AccessLog::to(Box::new(written.clone()));
-        let exchange = exchanges().begin();
-
-        for _ in 0..200 {
-            log.append(&Line::of(&exchange, Duration::ZERO, SystemTime::now()));
-        }
-
-        assert!(written.lines().len() > 50, "what waits is bounded");
     }
 }

@@ -73,11 +73,19 @@ fn identity_of(claims: &Claims) -> Result<Identity, Rejection> {
 }
 
 fn unexpired(identity: Arc<Identity>, now: u64) -> Result<Arc<Identity>, Disbelief> {
+    match ensure_unexpired(&identity, now) {
+        Ok(()) => Ok(identity),
+        Err(_) => Err(Disbelief::Ended(identity)),
+    }
+}
+
+/// Rejects an identity whose credential has ended by itself.
+pub(crate) fn ensure_unexpired(identity: &Identity, now: u64) -> Result<(), Rejection> {
     match identity.presented {
         PresentedBy::AccessToken { expires_at, .. } if expires_at <= now => {
-            Err(Disbelief::Ended(identity))
+            Err(Rejection::TokenExpired)
         }
-        PresentedBy::AccessToken { .. } | PresentedBy::ApiKey(_) => Ok(identity),
+        PresentedBy::AccessToken { .. } | PresentedBy::ApiKey(_) => Ok(()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the gateway asks the backend on its own behalf.
 
+mod lines;
+
 use std::{
-    future::pending,
     io,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -10,23 +11,28 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header::HOST};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, InternalOperation, RequestId,
     revocation::FeedPage, spool::Answer,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
-use crate::link::{Connected, Link};
+use self::lines::Lines;
+use crate::link::Link;
 
 /// A client of the backend's internal operations.
 pub(crate) struct BackendClient {
     link: Arc<Link>,
     key: AssertionKey,
+    /// For what is asked all the time. However many requests there are, they take none of these.
+    standing: Lines,
+    /// For what is asked about a request.
+    passing: Lines,
+    /// How many of those may be asked at once; others wait as long as they may.
+    questions: Semaphore,
 }
 
 /// Why the backend did not answer.
@@ -58,13 +64,15 @@ struct Live {
 
 impl BackendClient {
     pub(crate) fn new(link: Arc<Link>, key: AssertionKey) -> Self {
-        Self { link, key }
+        let (standing, passing) = (Lines::new(STANDING), Lines::new(QUESTIONS));
+        Self { link, key, standing, passing, questions: Semaphore::new(QUESTIONS) }
     }
 
     /// Whether the backend can serve. One whose database is away says so itself.
     pub(crate) async fn health(&self) -> Result<Health, BackendError> {
-        let (status, body) =
-            self.ask(InternalOperation::ProbeHealth, "", &Caller::Anonymous, PATIENCE).await?;
+        let request =
+            self.question(InternalOperation::ProbeHealth, "", &Caller::Anonymous, Bytes::new())?;
+        let (status, body) = self.ask(&self.standing, request, PATIENCE).await?;
         match status {
             StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => read(&body),
             status => Err(BackendError::Refused(status)),
@@ -79,44 +87,40 @@ impl BackendClient {
     ) -> Result<FeedPage, BackendError> {
         let query = format!("?cursor={cursor}&wait_ms={}", wait.as_millis());
         let operation = InternalOperation::FollowRevocations;
-        accepted(self.ask(operation, &query, &Caller::Anonymous, PATIENCE + wait).await?)
+        let request = self.question(operation, &query, &Caller::Anonymous, Bytes::new())?;
+        accepted(self.ask(&self.standing, request, PATIENCE + wait).await?)
     }
 
     /// Whether the credential behind `identity` still lives.
     pub(crate) async fn is_live(&self, identity: &Identity) -> Result<bool, BackendError> {
         let caller = Caller::Known(identity.clone());
-        let answer = self.ask(InternalOperation::CheckLive, "", &caller, PATIENCE).await?;
+        let request = self.question(InternalOperation::CheckLive, "", &caller, Bytes::new())?;
+        let asked = async {
+            // It is never closed.
+            let _place = self.questions.acquire().await;
+            self.ask(&self.passing, request, PATIENCE).await
+        };
+        let answer = timeout(PATIENCE, asked).await.map_err(|_| BackendError::Late)??;
         accepted::<Live>(answer).map(|answer| answer.live)
     }
 
     /// Hands over a batch of records, and hears what became of each.
     pub(crate) async fn deliver(&self, batch: Vec<u8>) -> Result<Answer, BackendError> {
         let operation = InternalOperation::DeliverRecords;
-        let sent = self.call(operation, "", &Caller::Anonymous, batch.into());
-        match timeout(DELIVERY, sent).await.map_err(|_| BackendError::Late)?? {
+        let request = self.question(operation, "", &Caller::Anonymous, batch.into())?;
+        match self.ask(&self.standing, request, DELIVERY).await? {
             (StatusCode::OK, body) => Answer::from_bytes(&body).ok_or(BackendError::Unusable),
             (status, _) => Err(BackendError::Refused(status)),
         }
     }
 
-    async fn ask(
-        &self,
-        operation: InternalOperation,
-        query: &str,
-        caller: &Caller,
-        patience: Duration,
-    ) -> Result<(StatusCode, Bytes), BackendError> {
-        let answer = self.call(operation, query, caller, Bytes::new());
-        timeout(patience, answer).await.map_err(|_| BackendError::Late)?
-    }
-
-    async fn call(
+    fn question(
         &self,
         operation: InternalOperation,
         query: &str,
         caller: &Caller,
         body: Bytes,
-    ) -> Result<(StatusCode, Bytes), BackendError> {
+    ) -> Result<Request<Full<Bytes>>, BackendError> {
         let target = format!("{}{query}", operation.path());
         let assertion = self.key.sign(
             &Assertion {
@@ -129,42 +133,23 @@ impl BackendClient {
             },
             now(),
         );
-        let request = Request::builder()
+        Request::builder()
             .method(operation.method())
             .uri(target)
             .header(HOST, "backend")
             .header(ASSERTION_HEADER, assertion)
             .body(Full::new(body))
-            .map_err(|_| BackendError::Unusable)?;
-        self.send(request).await
+            .map_err(|_| BackendError::Unusable)
     }
 
-    async fn send(
+    async fn ask(
         &self,
+        lines: &Lines,
         request: Request<Full<Bytes>>,
+        patience: Duration,
     ) -> Result<(StatusCode, Bytes), BackendError> {
-        let stream = self.link.connect().await.map_err(BackendError::Unreachable)?;
-        exchange(stream, request).await
-    }
-}
-
-async fn exchange(
-    stream: Connected,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), BackendError> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Cut)?;
-    let answer = async {
-        let (head, body) =
-            sender.send_request(request).await.map_err(BackendError::Cut)?.into_parts();
-        let body = Limited::new(body, LONGEST_ANSWER).collect().await;
-        Ok((head.status, body.map_err(|_| BackendError::Unusable)?.to_bytes()))
-    };
-    tokio::select! {
-        biased;
-        answer = answer => answer,
-        // It may end before its answer has been read; the answer tells how that went.
-        never = async { let _ = connection.await; pending().await } => never,
+        let asked = lines.ask(request, &self.link);
+        timeout(patience, asked).await.map_err(|_| BackendError::Late)?
     }
 }
 
@@ -186,5 +171,121 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long the backend may take to write down a batch of records.
 const DELIVERY: Duration = Duration::from_secs(10);
 
-/// Bytes: a hundred thousand revocations.
-const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
+/// How many connections are kept for what is asked all the time: the feed, the probe, the
+/// deliveries.
+const STANDING: usize = 4;
+
+/// How many questions about requests are asked at once.
+const QUESTIONS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::pending,
+        path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use http::Response;
+    use http_body_util::Full;
+    use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use memoric_contract::{KeyId, PresentedBy, Roles, UserId};
+    use tokio::{net::UnixListener, task::JoinSet, time::sleep};
+
+    use super::*;
+    use crate::config::Channel;
+
+    #[tokio::test]
+    async fn our_own_questions_come_by_a_connection_that_is_kept() {
+        let (backend, client, _folder) = backend();
+
+        for _ in 0..5 {
+            assert!(client.health().await.unwrap().database);
+        }
+        assert_eq!(backend.connections.load(Ordering::Relaxed), 1);
+
+        backend.hang_up.notify_waiters();
+        sleep(Duration::from_millis(50)).await;
+        assert!(client.health().await.unwrap().database, "and by another where it was closed");
+        assert_eq!(backend.connections.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn questions_about_requests_are_bounded_and_keep_the_others_from_nothing() {
+        let (backend, client, _folder) = backend();
+        let client = Arc::new(client);
+        assert!(client.health().await.is_ok());
+        let mut storm = JoinSet::new();
+
+        for _ in 0..4 * QUESTIONS {
+            let client = Arc::clone(&client);
+            storm.spawn(async move { client.is_live(&identity()).await });
+        }
+        sleep(PATIENCE / 4).await;
+        assert!(client.health().await.is_ok());
+
+        let connections = backend.connections.load(Ordering::Relaxed);
+        assert!(connections <= QUESTIONS + 1, "the others wait: {connections}");
+        assert!(storm.join_all().await.into_iter().all(|asked| asked.is_err()));
+    }
+
+    /// A backend that is well, never answers whether somebody lives, and counts who connects.
+    #[derive(Default)]
+    struct Backend {
+        connections: AtomicUsize,
+        hang_up: tokio::sync::Notify,
+    }
+
+    impl Backend {
+        async fn serve(self: Arc<Self>, listener: UnixListener) {
+            loop {
+                let stream = listener.accept().await.unwrap().0;
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                let this = Arc::clone(&self);
+                tokio::spawn(async move {
+                    let answers = http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service_fn(Self::answer));
+                    tokio::select! {
+                        _ = answers => {}
+                        () = this.hang_up.notified() => {}
+                    }
+                });
+            }
+        }
+
+        async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+            if request.uri().path() != "/internal/health" {
+                pending::<()>().await;
+            }
+            Ok(Response::new(Full::from(r#"{"database":true}"#)))
+        }
+    }
+
+    fn backend() -> (Arc<Backend>, BackendClient, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backend.sock");
+        let backend = Arc::new(Backend::default());
+        tokio::spawn(Arc::clone(&backend).serve(UnixListener::bind(&path).unwrap()));
+        (backend, client(&path), folder)
+    }
+
+    fn client(path: &Path) -> BackendClient {
+        let uid = rustix::process::geteuid().as_raw();
+        let link = Link::open(&Channel::Unix { path: path.to_owned(), uid }).unwrap();
+        BackendClient::new(Arc::new(link), AssertionKey::new([7; 32]))
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            user: UserId(3),
+            roles: Roles::default(),
+            namespace: None,
+            presented: PresentedBy::ApiKey(KeyId("0123456789aB".to_owned())),
+        }
+    }
+}

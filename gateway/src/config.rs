@@ -28,6 +28,8 @@ pub struct Config {
     pub(crate) http: Option<SocketAddr>,
     /// Where clients connect by TLS.
     pub(crate) https: Option<Https>,
+    /// Whether browsers are told to come by TLS alone.
+    pub(crate) is_tls_only: bool,
     /// Whose word about where a request comes from is taken.
     pub(crate) proxies: TrustedProxies,
     /// Where Prometheus connects.
@@ -46,6 +48,8 @@ pub struct Config {
     pub(crate) bounds: Bounds,
     /// How many may be connected.
     pub(crate) connections: Connections,
+    /// How many requests may be with the backend at once.
+    pub(crate) in_flight: InFlight,
     /// Which web pages may call.
     pub(crate) cors: CorsPolicy,
     /// Where records wait for the backend, and how many may.
@@ -73,7 +77,11 @@ pub(crate) struct Https {
 pub(crate) struct Limits {
     pub(crate) address: Quota,
     pub(crate) identity: Quota,
+    pub(crate) health: Quota,
     pub(crate) credentials: Quota,
+    pub(crate) read: Quota,
+    pub(crate) write: Quota,
+    pub(crate) admin: Quota,
     /// Addresses and identities that are counted apart.
     pub(crate) keys: NonZeroUsize,
 }
@@ -83,6 +91,7 @@ pub(crate) struct Limits {
 pub(crate) struct Timeouts {
     pub(crate) handshake: Duration,
     pub(crate) head: Duration,
+    pub(crate) body: Duration,
     pub(crate) exchange: Duration,
     pub(crate) idle: Duration,
 }
@@ -93,6 +102,16 @@ pub(crate) struct Bounds {
     pub(crate) header_bytes: usize,
     pub(crate) headers: usize,
     pub(crate) body_bytes: usize,
+    pub(crate) body_rate: NonZeroUsize,
+}
+
+/// How fast a body has to come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// How long it may take, were it only one byte.
+    pub(crate) grace: Duration,
+    /// Bytes that buy it another second.
+    pub(crate) rate: NonZeroUsize,
 }
 
 /// How many may be connected.
@@ -100,6 +119,14 @@ pub(crate) struct Bounds {
 pub(crate) struct Connections {
     pub(crate) total: usize,
     pub(crate) per_address: usize,
+}
+
+/// How many requests may be with the backend at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) total: usize,
+    pub(crate) per_address: usize,
+    pub(crate) per_identity: usize,
 }
 
 /// Which web pages may call.
@@ -122,6 +149,7 @@ impl Config {
         Ok(Self {
             http: gateway.http,
             https: https(gateway)?,
+            is_tls_only: gateway.tls.hsts.unwrap_or(gateway.http.is_none()),
             proxies: TrustedProxies::try_from(gateway)?,
             metrics: settings.observability.metrics.enabled.then_some(gateway.metrics),
             backend: Channel::try_from(gateway)?,
@@ -131,6 +159,7 @@ impl Config {
             timeouts: Timeouts::try_from(&gateway.timeouts)?,
             bounds: Bounds::try_from(&gateway.bounds)?,
             connections: Connections::try_from(&gateway.connections)?,
+            in_flight: InFlight::try_from(&gateway.in_flight)?,
             cors: CorsPolicy::try_from(&settings.cors)?,
             spool: SpoolSettings::try_from(&settings.audit)?,
             signing_secret,
@@ -140,10 +169,30 @@ impl Config {
         })
     }
 
+    /// How fast a body has to come.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace { grace: self.timeouts.body, rate: self.bounds.body_rate }
+    }
+
+    /// How many file descriptors may be needed: for every client, for every request with the backend
+    /// (of which one HTTP/2 client may have many), and for ourselves.
+    pub(crate) fn descriptors(&self) -> u64 {
+        let needed = [self.connections.total, self.in_flight.total, OWN_DESCRIPTORS];
+        needed.into_iter().fold(0, |sum, each| sum.saturating_add(each as u64))
+    }
+
     /// How many threads work.
     pub(crate) fn workers(&self) -> usize {
         let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
         self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+}
+
+impl Pace {
+    /// How long a body may take of which `bytes` have come.
+    pub(crate) fn time_for(self, bytes: usize) -> Duration {
+        let seconds = bytes as f64 / self.rate.get() as f64;
+        self.grace.saturating_add(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
 
@@ -154,7 +203,11 @@ impl TryFrom<&schema::Limits> for Limits {
         Ok(Self {
             address: quota("gateway.limits.address", limits.address)?,
             identity: quota("gateway.limits.identity", limits.identity)?,
+            health: quota("gateway.limits.health", limits.health)?,
             credentials: quota("gateway.limits.credentials", limits.credentials)?,
+            read: quota("gateway.limits.read", limits.read)?,
+            write: quota("gateway.limits.write", limits.write)?,
+            admin: quota("gateway.limits.admin", limits.admin)?,
             keys: positive("gateway.limits.keys", limits.keys)?,
         })
     }
@@ -167,6 +220,7 @@ impl TryFrom<&schema::Timeouts> for Timeouts {
         Ok(Self {
             handshake: some_time("gateway.timeouts.handshake", timeouts.handshake)?,
             head: some_time("gateway.timeouts.head", timeouts.head)?,
+            body: some_time("gateway.timeouts.body", timeouts.body)?,
             exchange: some_time("gateway.timeouts.exchange", timeouts.exchange)?,
             idle: some_time("gateway.timeouts.idle", timeouts.idle)?,
         })
@@ -191,6 +245,7 @@ impl TryFrom<&schema::Bounds> for Bounds {
             header_bytes,
             headers,
             body_bytes: positive("gateway.bounds.body_bytes", bounds.body_bytes)?.get(),
+            body_rate: positive("gateway.bounds.body_rate", bounds.body_rate)?,
         })
     }
 }
@@ -203,6 +258,19 @@ impl TryFrom<&schema::Connections> for Connections {
             total: positive("gateway.connections.total", connections.total)?.get(),
             per_address: positive("gateway.connections.per_address", connections.per_address)?
                 .get(),
+        })
+    }
+}
+
+impl TryFrom<&schema::InFlight> for InFlight {
+    type Error = Invalid;
+
+    fn try_from(bounds: &schema::InFlight) -> Result<Self, Invalid> {
+        let field = |name, most| positive(&format!("gateway.in_flight.{name}"), most);
+        Ok(Self {
+            total: field("total", bounds.total)?.get(),
+            per_address: field("per_address", bounds.per_address)?.get(),
+            per_identity: field("per_identity", bounds.per_identity)?.get(),
         })
     }
 }
@@ -293,6 +361,9 @@ fn some_time(field: &str, seconds: Seconds) -> Result<Duration, Invalid> {
     Ok(seconds.duration())
 }
 
+/// Listeners, the spool, Redis, our own questions, and connections to the backend that rest.
+const OWN_DESCRIPTORS: usize = 256;
+
 /// How many header fields Pingora's parser takes.
 const PARSER_HEADERS: usize = 256;
 
@@ -347,6 +418,40 @@ pub(crate) mod tests {
             refused,
             "gateway.tls.certificate: is not set, and gateway.https needs it (or be null)"
         );
+    }
+
+    #[test]
+    fn every_request_with_the_backend_takes_a_descriptor_beside_its_client() {
+        let descriptors = |clients, requests| {
+            let mut settings = Settings::default();
+            settings.gateway.https = None;
+            settings.gateway.connections.total = clients;
+            settings.gateway.in_flight.total = requests;
+            Config::new(&settings, &environment()).unwrap().descriptors()
+        };
+
+        assert_eq!(
+            descriptors(10, 1000) - descriptors(10, 100),
+            900,
+            "by HTTP/2, from ten clients"
+        );
+        assert!(descriptors(1000, 100) > 1100);
+    }
+
+    #[test]
+    fn browsers_are_kept_to_tls_where_there_is_nothing_else() {
+        let is_tls_only = |http: Option<SocketAddr>, hsts| {
+            let mut settings = Settings::default();
+            (settings.gateway.http, settings.gateway.tls.hsts) = (http, hsts);
+            settings.gateway.https = Some(([127, 0, 0, 1], 0).into());
+            settings.gateway.tls.certificate = Some("certificate.pem".into());
+            settings.gateway.tls.key = Some("key.pem".into());
+            Config::new(&settings, &environment()).unwrap().is_tls_only
+        };
+        let http = Some(([127, 0, 0, 1], 0).into());
+
+        assert!(is_tls_only(None, None) && !is_tls_only(http, None));
+        assert!(is_tls_only(http, Some(true)) && !is_tls_only(None, Some(false)));
     }
 
     #[test]

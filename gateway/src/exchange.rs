@@ -1,6 +1,7 @@
 //! What we remember about one request while it is in flight.
 
 use std::{
+    io,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -8,13 +9,15 @@ use std::{
 
 use http::{Method, StatusCode, Version};
 use memoric_contract::{Identity, Operation, RequestId, UserId};
-use pingora::{Error, ErrorSource, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session};
+use pingora::{
+    Error, ErrorSource, ErrorType, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session,
+};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     access_log::AccessLog, authn::Disbelief, authz::Permit, config::TrustedProxies,
     cors::AllowedOrigin, journal::Journal, limits::Budget, listener::Connection, metrics::Metrics,
-    rejection::Rejection,
+    rejection::Rejection, seats::Seat, upload::Upload,
 };
 
 /// One request and its answer.
@@ -36,22 +39,28 @@ pub(crate) struct Exchange {
     pub(crate) owner: Option<UserId>,
     /// Leave to forward it, once that is won.
     pub(crate) permit: Option<Permit>,
+    /// Room for it with the backend, once that is had.
+    pub(crate) seat: Option<Seat>,
     /// The page that may read the answer.
     pub(crate) page: Option<AllowedOrigin>,
-    /// What is left of the budget that was charged last.
+    /// What is left of the budget of which least is left.
     pub(crate) budget: Option<Budget>,
-    /// Bytes of the body so far.
-    pub(crate) body_bytes: usize,
+    /// Its body so far.
+    pub(crate) upload: Upload,
+    /// Why it is refused though it was let through at first.
+    pub(crate) verdict: Option<Rejection>,
     /// How far it got.
     pub(crate) outcome: Outcome,
     /// The stable code of a refusal.
     pub(crate) code: Option<&'static str>,
-    /// The status of the answer, once there is one.
+    /// The status of the answer, once its head is on its way.
     pub(crate) status: Option<StatusCode>,
     /// When the backend was asked, and when its head came back.
     pub(crate) upstream: Upstream,
     /// What the client's connection told.
     pub(crate) arrival: Arrival,
+    /// Whether its browser is to come by TLS alone from now on.
+    pub(crate) is_tls_only: bool,
     /// How the transfer went.
     pub(crate) transfer: Transfer,
     /// When it was over for the client; the engine may tidy up after it.
@@ -108,6 +117,7 @@ pub(crate) struct Arrival {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Upstream {
     asked: Option<Instant>,
+    is_sent: bool,
     answered: Option<Instant>,
 }
 
@@ -131,9 +141,9 @@ pub(crate) struct Exchanges {
 }
 
 impl Exchanges {
-    pub(crate) fn new(metrics: Arc<Metrics>, journal: Arc<Journal>) -> Arc<Self> {
-        let in_flight = TaskTracker::new();
-        Arc::new(Self { in_flight, metrics, journal, log: AccessLog::to_stdout() })
+    pub(crate) fn new(metrics: Arc<Metrics>, journal: Arc<Journal>) -> io::Result<Arc<Self>> {
+        let log = AccessLog::to_stdout(metrics.lost_lines.clone())?;
+        Ok(Arc::new(Self { in_flight: TaskTracker::new(), metrics, journal, log }))
     }
 
     /// Where they are counted.
@@ -146,30 +156,29 @@ impl Exchanges {
         &self.journal
     }
 
-    /// Sees to it that what was written down is not held back for long.
-    pub(crate) async fn tend_log(self: Arc<Self>) {
-        self.log.tend().await;
-    }
-
     /// A request whose head is in.
     pub(crate) fn begin(self: &Arc<Self>) -> Exchange {
         self.metrics.in_flight.inc();
+        let began = Instant::now();
         Exchange {
             id: RequestId::new(),
-            began: Instant::now(),
+            began,
             client: None,
             operation: None,
             caller: None,
             owner: None,
             permit: None,
+            seat: None,
             page: None,
             budget: None,
-            body_bytes: 0,
+            upload: Upload::begin(began),
+            verdict: None,
             outcome: Outcome::default(),
             code: None,
             status: None,
             upstream: Upstream::default(),
             arrival: Arrival::default(),
+            is_tls_only: false,
             transfer: Transfer::default(),
             ended: None,
             exchanges: Arc::clone(self),
@@ -223,9 +232,21 @@ impl Exchange {
         }
     }
 
+    /// Refuses what was let through at first. Pingora must be given the error.
+    pub(crate) fn retract(&mut self, rejection: Rejection) -> Box<Error> {
+        self.verdict = Some(rejection);
+        Error::new_in(RETRACTED)
+    }
+
+    /// The head of the answer is on its way, whatever becomes of the rest.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        if !status.is_informational() {
+            self.status = Some(status);
+        }
+    }
+
     /// Takes note of how the transfer went. Pingora's last phase must call this.
     pub(crate) fn close(&mut self, session: &Session, error: Option<&Error>) {
-        self.status = session.response_written().map(|head| head.status).or(self.status);
         self.transfer = Transfer {
             received: session.body_bytes_read(),
             sent: session.body_bytes_sent(),
@@ -247,7 +268,17 @@ impl Drop for Exchange {
 impl Upstream {
     /// The backend is asked, perhaps for the second time.
     pub(crate) fn asked(&mut self) {
-        self.asked = Some(Instant::now());
+        *self = Self { asked: Some(Instant::now()), ..Self::default() };
+    }
+
+    /// There is a connection, and the request is about to leave by it.
+    pub(crate) fn sent(&mut self) {
+        self.is_sent = true;
+    }
+
+    /// Whether the backend may have heard of it.
+    pub(crate) fn is_sent(self) -> bool {
+        self.is_sent
     }
 
     /// The head of the backend's answer is here.
@@ -276,9 +307,11 @@ impl Outcome {
 
 impl Ending {
     fn after(error: Option<&Error>) -> Self {
-        match error.map(Error::esource) {
+        match error {
             None => Self::Complete,
-            Some(ErrorSource::Downstream) => Self::ClientLeft,
+            // The refusal was handed over.
+            Some(error) if *error.etype() == RETRACTED => Self::Complete,
+            Some(error) if *error.esource() == ErrorSource::Downstream => Self::ClientLeft,
             Some(_) => Self::Failed,
         }
     }
@@ -317,3 +350,6 @@ fn tls_version(version: &str) -> &'static str {
         _ => "TLS",
     }
 }
+
+/// What the engine calls the end of a request that was let through at first.
+const RETRACTED: ErrorType = ErrorType::Custom("retracted");

@@ -112,3 +112,118 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// How long a connection to the backend is kept for the next request.
 const IDLE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use memoric_contract::{Identity, KeyId, Operation, PresentedBy, Role, UserId};
+
+    use super::*;
+    use crate::{
+        authz::authorize,
+        config::{Config, tests::environment},
+        exchange::Exchanges,
+        journal::tests::journal,
+        metrics::Metrics,
+        target::Target,
+    };
+
+    #[test]
+    fn the_backend_is_told_what_it_reads_and_nothing_else() {
+        let head = prepared(Operation::RememberMemory, &[]);
+
+        let expected = [
+            "content-length",
+            "content-type",
+            "host",
+            "user-agent",
+            "x-memoric-assertion",
+            "x-request-id",
+        ];
+        assert_eq!(names(&head), expected);
+        assert_eq!(head.headers[HOST], BACKEND);
+        assert_eq!(head.uri, "/memories");
+    }
+
+    #[test]
+    fn a_refresh_token_is_passed_on_and_no_other_credential() {
+        let is_passed_on = |operation| {
+            prepared(operation, &[("authorization", "Bearer mrt_x")])
+                .headers
+                .contains_key(AUTHORIZATION)
+        };
+
+        for operation in Operation::ALL {
+            assert_eq!(is_passed_on(operation), operation == Operation::Refresh, "{operation:?}");
+        }
+        assert!(!names(&prepared(Operation::Refresh, &[])).contains(&"x-api-key".to_owned()));
+    }
+
+    #[test]
+    fn our_word_stands_once_whatever_a_client_said() {
+        let head = prepared(
+            Operation::RememberMemory,
+            &[("x-memoric-assertion", "mine"), ("x-request-id", "mine"), ("host", "mine")],
+        );
+
+        for name in ["x-memoric-assertion", "x-request-id", "host"] {
+            let said: Vec<_> = head.headers.get_all(name).iter().collect();
+            assert!(said.len() == 1 && said[0] != "mine", "{name}: {said:?}");
+        }
+    }
+
+    /// What becomes of a head with everything in it that a client may send, and `more`.
+    fn prepared(operation: Operation, more: &[(&'static str, &str)]) -> RequestHeader {
+        let mut settings = memoric_config::Settings::default();
+        settings.gateway.https = None;
+        let config = Config::new(&settings, &environment()).unwrap();
+        let key = AssertionKey::new([7; 32]);
+        let link = Arc::new(Link::open(&config.backend).unwrap());
+        let forward = Forward::new(link, key, config.timeouts);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let journal = journal(&metrics);
+        let mut exchange = Exchanges::new(metrics, journal).unwrap().begin();
+        exchange.client = Some([192, 0, 2, 1].into());
+        let target = Target::parse(b"/memories").unwrap();
+        let permit = authorize(Some(&Arc::new(admin())), operation, target).unwrap();
+
+        let mut head = RequestHeader::build("POST", b"/%6demories", None).unwrap();
+        for (name, value) in FROM_CLIENTS.iter().chain(more) {
+            head.append_header(*name, *value).unwrap();
+        }
+        forward.prepare(&mut head, &permit, &exchange).unwrap();
+        head
+    }
+
+    fn names(head: &RequestHeader) -> Vec<String> {
+        let mut names: Vec<_> = head.headers.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn admin() -> Identity {
+        Identity {
+            user: UserId(3),
+            roles: [Role::Admin].into_iter().collect(),
+            namespace: None,
+            presented: PresentedBy::ApiKey(KeyId("0123456789aB".to_owned())),
+        }
+    }
+
+    const FROM_CLIENTS: [(&str, &str); 15] = [
+        ("accept", "*/*"),
+        ("accept-encoding", "gzip"),
+        ("connection", "keep-alive"),
+        ("content-length", "2"),
+        ("content-type", "application/json"),
+        ("cookie", "session=1"),
+        ("expect", "100-continue"),
+        ("host", "memoric.example"),
+        ("origin", "https://app.example"),
+        ("te", "trailers"),
+        ("trailer", "x-user"),
+        ("user-agent", "curl"),
+        ("x-api-key", "mk_x"),
+        ("x-forwarded-for", "192.0.2.9"),
+        ("x-user-id", "1"),
+    ];
+}

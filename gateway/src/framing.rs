@@ -215,9 +215,10 @@ fn check_expectation(request: &Request<'_>) -> Result<(), Rejection> {
     }
 }
 
-/// The bytes of a name, an address, brackets and a port.
+/// The bytes of a name (what is unreserved by RFC 3986: container networks have names with `_`), an
+/// address, brackets and a port.
 const fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':' | b'[' | b']')
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']')
 }
 
 const TWO_LENGTHS: Rejection = Rejection::Misframed("The request has more than one length");
@@ -233,6 +234,8 @@ const NOMINATIONS: usize = 9;
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use pingora::http::RequestHeader;
 
     use super::*;
@@ -318,7 +321,12 @@ mod tests {
         assert!(hosts("HTTP/1.1", "Host: a\r\nHost: a\r\n").is_err(), "for two");
         assert!(hosts("HTTP/1.1", "Host: \r\n").is_err());
         assert!(hosts("HTTP/1.1", "Host: a b\r\n").is_err());
-        assert!(hosts("HTTP/1.1", "Host: a/b\r\n").is_err());
+        for refused in ["a/b", "a@b", "a%41", "a!", "a,b", "a;b", "a'b", "a\\b", "a\"b"] {
+            assert!(hosts("HTTP/1.1", &format!("Host: {refused}\r\n")).is_err(), "{refused}");
+        }
+        for known in ["memoric_gateway:8000", "a~b", "a-b.example", "127.0.0.1"] {
+            assert!(hosts("HTTP/1.1", &format!("Host: {known}\r\n")).is_ok(), "{known}");
+        }
         assert!(hosts("HTTP/1.1", "Host: [::1]:8443\r\n").is_ok());
     }
 
@@ -397,5 +405,6 @@ mod tests {
         check(&Parsed::new(head).request(), BOUNDS)
     }
 
-    const BOUNDS: Bounds = Bounds { header_bytes: 1000, headers: 20, body_bytes: 100 };
+    const BOUNDS: Bounds =
+        Bounds { header_bytes: 1000, headers: 20, body_bytes: 100, body_rate: NonZeroUsize::MIN };
 }

@@ -56,6 +56,9 @@ pub enum StartError {
     /// There is no folder in which records could wait for the backend.
     #[error("audit.spool.folder: {0}")]
     Spool(#[source] SpoolOpenError),
+    /// The log has no thread of its own.
+    #[error("the log cannot be written")]
+    Log(#[source] io::Error),
     /// Two metrics have one name.
     #[error("the metrics cannot be kept")]
     Metrics(#[from] prometheus::Error),
@@ -91,8 +94,8 @@ impl Gateway {
         let background = Background::new();
         let link = Arc::new(Link::open(&config.backend)?);
         let journal = Journal::open(&config, Arc::clone(&link), &metrics)?;
-        let exchanges = Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal));
-        background.spawn(Arc::clone(&exchanges).tend_log());
+        let exchanges =
+            Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal)).map_err(StartError::Log)?;
         let proxy = Proxy::new(&config, link, Arc::clone(&exchanges), &background);
         Ok(Self {
             http: http.as_ref().map(Listener::addr),

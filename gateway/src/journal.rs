@@ -299,7 +299,7 @@ pub(crate) mod tests {
             let folder = tempfile::tempdir().unwrap();
             let metrics = Arc::new(Metrics::new().unwrap());
             let journal = open(&folder, change, &metrics);
-            let exchanges = Exchanges::new(metrics, Arc::clone(&journal));
+            let exchanges = Exchanges::new(metrics, Arc::clone(&journal)).unwrap();
             Self { journal, exchanges, headers: HeaderMap::new(), _folder: folder }
         }
 

@@ -32,8 +32,11 @@ mod request;
 mod respond;
 mod revocation;
 mod routes;
+mod seats;
 mod spool;
+mod tally;
 mod target;
+mod upload;
 
 pub use config::Config;
 pub use gateway::{Gateway, StartError};

@@ -2,6 +2,7 @@
 
 mod admission;
 mod connection;
+mod deadline;
 mod downstream;
 mod edge;
 mod http1;
@@ -24,7 +25,8 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::tls::CertificateError;
 pub(crate) use self::{
-    admission::Network, connection::Connection, reception::Reception, tls::server_config,
+    admission::Network, connection::Connection, deadline::BodyDue, reception::Reception,
+    tls::server_config,
 };
 
 /// A socket that clients connect to.

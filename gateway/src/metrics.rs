@@ -9,8 +9,8 @@ use std::{
 };
 
 use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    Result, TextEncoder, core::Collector,
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, Result, TextEncoder, core::Collector,
 };
 
 use crate::exchange::Exchange;
@@ -31,6 +31,8 @@ pub(crate) struct Metrics {
     pub(crate) redis_up: IntGauge,
     /// Whether the backend answers.
     pub(crate) backend_up: IntGauge,
+    /// Lines of the access log that nobody read.
+    pub(crate) lost_lines: IntCounter,
     requests: IntCounterVec,
     durations: HistogramVec,
     feed_age: Gauge,
@@ -87,6 +89,13 @@ impl Metrics {
                 "memoric_gateway_unparsed_total",
                 "What was sent and never became a request.",
                 &["protocol", "reason"],
+            )?,
+            lost_lines: enlist(
+                &registry,
+                IntCounter::new(
+                    "memoric_gateway_log_lines_lost_total",
+                    "Lines of the access log that were lost because nobody read them.",
+                ),
             )?,
             redis_up: gauge("memoric_gateway_redis_up", "Whether Redis answers.")?,
             backend_up: gauge("memoric_gateway_backend_up", "Whether the backend answers.")?,

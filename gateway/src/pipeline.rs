@@ -2,26 +2,29 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
+use pingora::proxy::Session;
 
 use crate::{
-    authn::Authenticator,
+    authn::{self, Authenticator},
     authz::{self, Permit},
-    config::{Bounds, Config},
+    config::{Bounds, Config, Pace},
     cors::{self, Cors, Preflight},
     credential::Credential,
     exchange::Exchange,
     framing,
     journal::Journal,
-    limits::Limits,
+    limits::{Budget, Limits},
     rejection::Rejection,
     request::Request,
     revocation::Revocations,
     routes::{self, Routes},
+    seats::Seats,
     target::Target,
+    upload::{self, Part},
 };
 
 /// What the checks need to know.
@@ -32,7 +35,9 @@ pub(crate) struct Pipeline {
     authenticator: Authenticator,
     journal: Arc<Journal>,
     bounds: Bounds,
+    pub(crate) pace: Pace,
     routes: Routes,
+    seats: Arc<Seats>,
 }
 
 /// What is to be done with a request that was not rejected.
@@ -59,7 +64,9 @@ impl Pipeline {
             revocations,
             authenticator: Authenticator::new(TokenKeys::hs256(config.signing_secret.expose())),
             bounds: config.bounds,
+            pace: config.pace(),
             routes: Routes::new(),
+            seats: Seats::new(config.in_flight),
         }
     }
 
@@ -77,12 +84,14 @@ impl Pipeline {
         exchange.page = self.cors.allow(request);
         framing::check(request, self.bounds)?;
         let target = Target::parse(request.target())?;
-        exchange.budget = Some(self.limits.charge_client(request.client)?);
+        let operation = self.routes.find(request.method(), &target);
+        let charged = operation.as_ref().ok().copied();
+        exchange.budget = Some(self.limits.charge_client(request.client, charged)?);
         if cors::is_preflight(request) {
             let methods = routes::methods(&target)?;
             return self.cors.preflight(request, &methods).map(Decision::Preflight);
         }
-        let operation = self.routes.find(request.method(), &target)?;
+        let operation = operation?;
         exchange.operation = Some(operation);
         self.cors.ensure_allowed(request)?;
 
@@ -100,20 +109,51 @@ impl Pipeline {
         }
         let budget =
             self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
-        exchange.budget = budget.or(exchange.budget);
+        exchange.budget = Budget::tightest([exchange.budget, budget]);
 
-        // May they, does it fit, and can it be written down that they did?
+        // May they, is there room, and can it be written down that they did?
         exchange.owner = authz::named_owner(operation, &target).and_then(UserId::parse);
         let permit = authz::authorize(identity.as_ref(), operation, target)?;
         framing::check_body(request, operation)?;
         self.journal.ensure_room(permit.caller())?;
         Ok(match operation.answered_by() {
             AnsweredBy::Gateway => Decision::Answer(operation),
-            AnsweredBy::Backend => Decision::Forward(permit),
+            AnsweredBy::Backend => {
+                exchange.seat = Some(self.seats.take(request.client, permit.caller())?);
+                Decision::Forward(permit)
+            }
         })
+    }
+
+    /// Decides whether the part of a body that has just come goes on to the backend.
+    ///
+    /// The head was judged when it came. By the time of the last byte, which may take a minute,
+    /// the credential may have ended, and without that byte nothing has been asked.
+    pub(crate) async fn follow(
+        &self,
+        part: Part,
+        session: &Session,
+        exchange: &mut Exchange,
+    ) -> Result<(), Rejection> {
+        let taken = exchange.operation.map_or(0, |operation| operation.takes().most());
+        let limits = (taken.min(self.bounds.body_bytes), self.pace);
+        let upload = &mut exchange.upload;
+        let received = upload.receive(part, upload::declared(session), limits, Instant::now());
+        upload.watch(session, self.pace);
+        received?;
+        match &exchange.caller {
+            Some(caller) if exchange.upload.is_over() && exchange.began.elapsed() > FRESH => {
+                authn::ensure_unexpired(caller, now())?;
+                self.revocations.ensure_live(caller).await
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+/// How long what a head was judged by is good for: about as long as news of a revocation take.
+const FRESH: Duration = Duration::from_millis(50);

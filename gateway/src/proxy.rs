@@ -31,6 +31,7 @@ use crate::{
     request::{self, Request},
     respond,
     revocation::{Courier, Feed, Revocations},
+    upload::Part,
 };
 
 /// The gateway as Pingora's engine sees it.
@@ -40,7 +41,7 @@ pub(crate) struct Proxy {
     health: Arc<Health>,
     exchanges: Arc<Exchanges>,
     proxies: TrustedProxies,
-    body_bytes: usize,
+    is_tls_only: bool,
 }
 
 impl Proxy {
@@ -73,7 +74,7 @@ impl Proxy {
             health,
             exchanges,
             proxies: config.proxies.clone(),
-            body_bytes: config.bounds.body_bytes,
+            is_tls_only: config.is_tls_only,
         }
     }
 
@@ -104,6 +105,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.open(session, &self.proxies);
+        exchange.is_tls_only = self.is_tls_only && exchange.arrival.is_secure;
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
@@ -116,7 +118,10 @@ impl ProxyHttp for Proxy {
             Ok(Decision::Forward(permit)) => {
                 exchange.outcome = Outcome::Forwarded;
                 exchange.permit = Some(permit);
-                invite_body(session).await?;
+                if !session.is_body_empty() {
+                    exchange.upload.watch(session, self.pipeline.pace);
+                    invite_body(session).await?;
+                }
                 return Ok(false);
             }
             Ok(Decision::Answer(operation)) => match self.health.answer(operation) {
@@ -137,18 +142,14 @@ impl ProxyHttp for Proxy {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        is_last: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.body_bytes += body.as_ref().map_or(0, Bytes::len);
-        let taken = exchange.operation.map_or(0, |operation| operation.takes().most());
-        if exchange.body_bytes > self.body_bytes.min(taken) {
-            return Err(Error::explain(ErrorType::HTTPStatus(TOO_LARGE), "the body is too large")
-                .into_down());
-        }
-        Ok(())
+        let part = Part { bytes: body.as_ref().map_or(0, Bytes::len), is_last };
+        let followed = self.pipeline.follow(part, session, exchange).await;
+        followed.map_err(|rejection| exchange.retract(rejection))
     }
 
     async fn upstream_peer(
@@ -179,7 +180,9 @@ impl ProxyHttp for Proxy {
         head: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        self.forward.prepare(head, permit(exchange)?, exchange)
+        self.forward.prepare(head, permit(exchange)?, exchange)?;
+        exchange.upstream.sent();
+        Ok(())
     }
 
     async fn response_filter(
@@ -197,13 +200,16 @@ impl ProxyHttp for Proxy {
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
+        self.pipeline.revocations.heed(&head.headers);
         let aside = Aside::of(&head.headers);
         respond::take_out(head);
         respond::sign_off(head, exchange)?;
         let journal = self.exchanges.journal();
         let written =
             journal.answered(exchange, &session.req_header().headers, head.status, aside).await;
-        written.map_err(|_| Error::explain(UNRECORDED, "the answer could not be written down"))
+        written.map_err(|rejection| exchange.retract(rejection))?;
+        exchange.answered(head.status);
+        Ok(())
     }
 
     /// Tries again only what cannot happen twice: a request without a body and without effect, on
@@ -233,12 +239,7 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let rejection = match Connection::of(session) {
-            Some(connection) if connection.has_flawed_body() => {
-                Some(Rejection::Misframed("The body is not in well-formed chunks"))
-            }
-            _ => rejection_for(error),
-        };
+        let rejection = exchange.verdict.take().or_else(|| rejection_for(error, session, exchange));
         if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
             // The error's own text may quote what was sent, by either side.
             let (fault, source) = (error.etype().as_str(), error.esource().as_str());
@@ -271,8 +272,7 @@ fn permit(exchange: &Exchange) -> Result<&Permit> {
 /// Asks for the body, now that it is wanted (RFC 9110, section 10.1.1).
 async fn invite_body(session: &mut Session) -> Result<()> {
     let head = session.req_header();
-    let is_awaited = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
-    if is_awaited && !session.is_body_empty() {
+    if head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT) {
         // Pingora takes this for an answer that came before its body, and gives up the connection.
         let kept = session.get_keepalive();
         session.as_downstream_mut().write_continue_response().await?;
@@ -286,11 +286,19 @@ fn is_answered(session: &Session) -> bool {
     session.response_written().is_some_and(|head| !head.status.is_informational())
 }
 
+/// Whether the backend may have changed something before the connection to it broke: all of a
+/// change was on its way. Asking for it again might make it two.
+fn may_be_done(session: &Session, exchange: &Exchange) -> bool {
+    let is_safe = session.req_header().method.is_safe();
+    !is_safe && exchange.upstream.is_sent() && exchange.upload.is_over()
+}
+
 /// What the client is told of a fault. Nothing, where it is the client that is gone.
-fn rejection_for(error: &Error) -> Option<Rejection> {
+fn rejection_for(error: &Error, session: &Session, exchange: &Exchange) -> Option<Rejection> {
+    if Connection::of(session).is_some_and(Connection::has_flawed_body) {
+        return Some(Rejection::Misframed("The body is not in well-formed chunks"));
+    }
     match (error.esource(), error.etype()) {
-        (_, ErrorType::HTTPStatus(TOO_LARGE)) => Some(Rejection::BodyTooLarge),
-        (_, fault) if *fault == UNRECORDED => Some(Rejection::AuditUnavailable),
         (
             ErrorSource::Downstream,
             ErrorType::ConnectionClosed | ErrorType::WriteError | ErrorType::ReadError,
@@ -302,16 +310,13 @@ fn rejection_for(error: &Error) -> Option<Rejection> {
         (ErrorSource::Upstream, ErrorType::InvalidHTTPHeader | ErrorType::H1Error) => {
             Some(Rejection::BackendUnusable)
         }
+        (ErrorSource::Upstream, _) if may_be_done(session, exchange) => {
+            Some(Rejection::OutcomeUnknown)
+        }
         (ErrorSource::Upstream, _) => Some(Rejection::BackendUnavailable),
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
     }
 }
-
-/// What keeps an answer from leaving that was not written down.
-const UNRECORDED: ErrorType = ErrorType::Custom("unrecorded");
-
-/// The status of a body that is larger than its bound.
-const TOO_LARGE: u16 = 413;
 
 #[cfg(test)]
 mod tests {
@@ -343,6 +348,6 @@ mod tests {
         let journal = journal(&metrics);
         let config = Config::new(&Settings::default(), &environment()).unwrap();
         let link = Arc::new(Link::open(&config.backend).unwrap());
-        Proxy::new(&config, link, Exchanges::new(metrics, journal), &Background::new())
+        Proxy::new(&config, link, Exchanges::new(metrics, journal).unwrap(), &Background::new())
     }
 }

@@ -6,6 +6,8 @@ use http::StatusCode;
 use memoric_contract::audit::EventType;
 use thiserror::Error;
 
+use crate::limits::Budget;
+
 /// Why a request went no further.
 ///
 /// The message is for our logs. A client sees the status, the code and the sentence of
@@ -24,14 +26,20 @@ pub(crate) enum Rejection {
     BodyUnwanted,
     #[error("the request body is not of a kind that the operation takes")]
     UnsupportedMediaType,
+    #[error("the request body comes too slowly")]
+    BodyLate,
     #[error("the request body did not arrive whole")]
     BodyIncomplete,
     #[error("the request expects what is not offered")]
     UnknownExpectation,
     #[error("the request came from no address that can be charged")]
     Unaccountable,
+    #[error("too many requests of theirs are in flight")]
+    Crowded,
+    #[error("too many requests are in flight")]
+    Overloaded,
     #[error("too many requests")]
-    TooMany { retry_after: Duration },
+    TooMany { retry_after: Duration, budget: Budget },
     #[error("nothing is there")]
     NotFound,
     #[error("the method is not understood there")]
@@ -66,6 +74,8 @@ pub(crate) enum Rejection {
     AuditUnavailable,
     #[error("the backend cannot be reached")]
     BackendUnavailable,
+    #[error("the backend broke off, and may have done it")]
+    OutcomeUnknown,
     #[error("the backend did not answer in time")]
     BackendLate,
     #[error("the backend's answer cannot be used")]
@@ -94,17 +104,19 @@ impl Rejection {
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => {
                 StatusCode::METHOD_NOT_ALLOWED
             }
+            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany { .. } | Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::BackendUnusable => StatusCode::BAD_GATEWAY,
-            Self::RevocationsUnavailable | Self::AuditUnavailable | Self::BackendUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::OutcomeUnknown | Self::BackendUnusable => StatusCode::BAD_GATEWAY,
+            Self::RevocationsUnavailable
+            | Self::AuditUnavailable
+            | Self::BackendUnavailable
+            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendLate => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -117,9 +129,12 @@ impl Rejection {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyUnwanted => "body_unwanted",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::BodyLate => "body_timeout",
             Self::BodyIncomplete => "body_incomplete",
             Self::UnknownExpectation => "unknown_expectation",
             Self::TooMany { .. } => "too_many_requests",
+            Self::Crowded => "too_many_in_flight",
+            Self::Overloaded => "overloaded",
             Self::NotFound | Self::NoSuchUser => "not_found",
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "method_not_allowed",
             Self::PreflightRefused(_) | Self::ForeignOrigin => "origin_not_allowed",
@@ -133,6 +148,7 @@ impl Rejection {
             Self::RevocationsUnavailable => "revocation_unavailable",
             Self::AuditUnavailable => "audit_unavailable",
             Self::BackendUnavailable => "backend_unavailable",
+            Self::OutcomeUnknown => "outcome_unknown",
             Self::BackendLate => "backend_timeout",
             Self::BackendUnusable => "bad_gateway",
             Self::Internal => "internal_error",
@@ -150,13 +166,14 @@ impl Rejection {
             | Self::BodyTooLarge
             | Self::BodyUnwanted
             | Self::UnsupportedMediaType
+            | Self::BodyLate
             | Self::BodyIncomplete
             | Self::UnknownExpectation
             | Self::Unaccountable
             | Self::NotFound
             | Self::MethodNotAllowed { .. }
             | Self::UnknownMethod { .. } => EventType::SuspiciousActivity,
-            Self::TooMany { .. } => EventType::RateLimitExceeded,
+            Self::TooMany { .. } | Self::Crowded => EventType::RateLimitExceeded,
             Self::SeveralCredentials | Self::BadCredential(_) | Self::Revoked => {
                 EventType::TokenInvalid
             }
@@ -168,7 +185,9 @@ impl Rejection {
             | Self::NoSuchUser
             | Self::NotImplemented(_) => EventType::AccessDenied,
             Self::RevocationsUnavailable
+            | Self::Overloaded
             | Self::BackendUnavailable
+            | Self::OutcomeUnknown
             | Self::BackendLate
             | Self::BackendUnusable
             | Self::Internal => EventType::SystemError,
@@ -192,10 +211,12 @@ impl Rejection {
             Self::BodyTooLarge => "The request body is too large",
             Self::BodyUnwanted => "This takes no request body",
             Self::UnsupportedMediaType => "Content type should be application/json",
+            Self::BodyLate => "The request body comes too slowly",
             Self::BodyIncomplete => "The request body is incomplete",
             Self::UnknownExpectation => "Only 100-continue may be expected",
             Self::Unaccountable => "The request came from no known address",
             Self::TooMany { .. } => "Too many requests",
+            Self::Crowded => "Too many requests at once",
             Self::NotFound => "Not Found",
             Self::NoSuchUser => "User not found",
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "Method Not Allowed",
@@ -206,9 +227,11 @@ impl Rejection {
             Self::TokenExpired => "Token expired",
             Self::Forbidden | Self::AnotherUser => "Insufficient permissions",
             Self::NotImplemented(what) => what,
-            Self::RevocationsUnavailable | Self::AuditUnavailable | Self::BackendUnavailable => {
-                "The service is unavailable, try again later"
-            }
+            Self::RevocationsUnavailable
+            | Self::AuditUnavailable
+            | Self::BackendUnavailable
+            | Self::Overloaded => "The service is unavailable, try again later",
+            Self::OutcomeUnknown => "The service broke off, and may have done what was asked",
             Self::BackendLate => "The service took too long to answer",
             Self::BackendUnusable | Self::Internal => "Something went wrong on our side",
         }
@@ -249,10 +272,12 @@ impl Rejection {
     /// After how many seconds it may go better. Never less than it takes, or it would be a lie.
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::TooMany { retry_after } => Some(whole_seconds(*retry_after)),
-            Self::RevocationsUnavailable | Self::AuditUnavailable | Self::BackendUnavailable => {
-                Some(1)
-            }
+            Self::TooMany { retry_after, .. } => Some(whole_seconds(*retry_after)),
+            Self::Crowded
+            | Self::Overloaded
+            | Self::RevocationsUnavailable
+            | Self::AuditUnavailable
+            | Self::BackendUnavailable => Some(1),
             _ => None,
         }
     }
@@ -270,7 +295,9 @@ mod tests {
     #[test]
     fn whoever_waits_as_told_has_waited_enough() {
         let after = |millis| {
-            Rejection::TooMany { retry_after: Duration::from_millis(millis) }.retry_after()
+            let budget = Budget { name: "address", burst: 1, left: 0, window: 1 };
+            let retry_after = Duration::from_millis(millis);
+            Rejection::TooMany { retry_after, budget }.retry_after()
         };
         assert_eq!(after(0), Some(1));
         assert_eq!(after(1000), Some(1));

@@ -41,7 +41,7 @@ pub(crate) async fn reject(
     match rejection {
         // A page that may not ask is told nothing that its browser would let it read.
         Rejection::PreflightRefused(_) => exchange.page = None,
-        Rejection::TooMany { .. } => exchange.budget = exchange.budget.map(Budget::spent),
+        Rejection::TooMany { budget, .. } => exchange.budget = Some(*budget),
         _ => {}
     }
     if rejection.ends_connection() {
@@ -52,12 +52,12 @@ pub(crate) async fn reject(
 }
 
 /// The bytes that tell a client no whose request was never one, and that the connection ends.
-pub(crate) fn unparsed(rejection: &Rejection, request: RequestId, over_tls: bool) -> Result<Bytes> {
+pub(crate) fn unparsed(rejection: &Rejection, request: RequestId) -> Result<Bytes> {
     let (mut head, body) = refusal(rejection, request)?;
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(DATE, get_cached_date())?;
     head.insert_header(CONNECTION, "close")?;
-    protect(&mut head, request, over_tls)?;
+    protect(&mut head, request, false)?;
     let status = rejection.status();
     let mut bytes = format!("HTTP/1.1 {} {}\r\n", status.as_str(), title(status)).into_bytes();
     for (name, value) in &head.headers {
@@ -135,7 +135,7 @@ pub(crate) fn take_out(head: &mut ResponseHeader) {
 
 /// Adds what every answer carries, whoever wrote it.
 pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    protect(head, exchange.id, exchange.arrival.is_secure)?;
+    protect(head, exchange.id, exchange.is_tls_only)?;
     if let Some(page) = &exchange.page {
         share(head, page)?;
     }
@@ -143,7 +143,7 @@ pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result
 }
 
 /// Names the request, and keeps browsers and caches from doing more with an answer than show it.
-fn protect(head: &mut ResponseHeader, request: RequestId, is_secure: bool) -> Result<()> {
+fn protect(head: &mut ResponseHeader, request: RequestId, is_tls_only: bool) -> Result<()> {
     head.insert_header(REQUEST_ID, request.to_string())?;
     head.append_header(VARY, "Origin")?;
     head.insert_header(X_CONTENT_TYPE_OPTIONS, "nosniff")?;
@@ -152,7 +152,7 @@ fn protect(head: &mut ResponseHeader, request: RequestId, is_secure: bool) -> Re
     if !head.headers.contains_key(CACHE_CONTROL) {
         head.insert_header(CACHE_CONTROL, "no-store")?;
     }
-    if is_secure {
+    if is_tls_only {
         head.insert_header(STRICT_TRANSPORT_SECURITY, "max-age=31536000")?;
     }
     Ok(())
@@ -160,7 +160,7 @@ fn protect(head: &mut ResponseHeader, request: RequestId, is_secure: bool) -> Re
 
 async fn write(
     session: &mut Session,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     mut head: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
@@ -171,6 +171,7 @@ async fn write(
     if !is_read_whole(session).await {
         session.set_keepalive(None);
     }
+    exchange.answered(head.status);
     let is_silent = body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), is_silent).await?;
     if !is_silent {
@@ -223,9 +224,9 @@ fn share(head: &mut ResponseHeader, page: &AllowedOrigin) -> Result<()> {
 
 /// Tells what is left (draft-ietf-httpapi-ratelimit-headers-10).
 fn tell_budget(head: &mut ResponseHeader, budget: Budget) -> Result<()> {
-    let Budget { burst, left, window } = budget;
-    let policy = HeaderValue::try_from(format!(r#""default";q={burst};w={window}"#));
-    let current = HeaderValue::try_from(format!(r#""default";r={left}"#));
+    let Budget { name, burst, left, window } = budget;
+    let policy = HeaderValue::try_from(format!(r#""{name}";q={burst};w={window}"#));
+    let current = HeaderValue::try_from(format!(r#""{name}";r={left}"#));
     if let (Ok(policy), Ok(current)) = (policy, current) {
         head.insert_header("ratelimit-policy", policy)?;
         head.insert_header("ratelimit", current)?;

@@ -12,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memoric_contract::{Identity, revocation::Revocation};
+use http::{HeaderMap, HeaderValue};
+use memoric_contract::{
+    Identity,
+    revocation::{REVOKED_HEADER, Revocation},
+};
 
 use self::list::List;
 use crate::{backend::BackendClient, metrics::Metrics, rejection::Rejection};
@@ -50,6 +54,17 @@ impl Revocations {
             Err(error) => {
                 tracing::debug!(%error, "revocations cannot be read");
                 Err(Rejection::RevocationsUnavailable)
+            }
+        }
+    }
+
+    /// Takes note of what the backend has revoked by the request that it answers: whoever hears this
+    /// answer must not get in any more.
+    pub(crate) fn heed(&self, headers: &HeaderMap<HeaderValue>) {
+        for message in headers.get_all(REVOKED_HEADER) {
+            match message.to_str().ok().and_then(Revocation::parse) {
+                Some(revocation) => self.apply(revocation),
+                None => tracing::error!("a revocation beside an answer cannot be read"),
             }
         }
     }

@@ -163,7 +163,8 @@ impl Started {
     }
 
     fn said(&self, stream: &str) -> Vec<u8> {
-        std::fs::read(self.said.path().join(stream)).expect("it is ours")
+        // What goes elsewhere is not in a file.
+        std::fs::read(self.said.path().join(stream)).unwrap_or_default()
     }
 }
 

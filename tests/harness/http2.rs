@@ -1,6 +1,6 @@
 //! A client that speaks HTTP/2 frame by frame, as well or as badly as a test wants.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -51,7 +51,12 @@ pub enum Outcome {
 impl Http2 {
     /// Connects and says hello.
     pub async fn connect(edge: &Edge) -> Self {
-        let mut client = Self::connect_silently(edge).await;
+        Self::connect_to(edge.https, &edge.certificate).await
+    }
+
+    /// Connects to whoever shows `certificate` at `address`, and says hello.
+    pub async fn connect_to(address: SocketAddr, certificate: &Path) -> Self {
+        let mut client = Self::open(address, certificate).await;
         // Without a table of what was said before, every answer is spelt out.
         let no_table = [0, 1, 0, 0, 0, 0];
         client.send(PREFACE).await;
@@ -63,9 +68,13 @@ impl Http2 {
 
     /// Connects and says nothing.
     pub async fn connect_silently(edge: &Edge) -> Self {
-        let tcp = TcpStream::connect(edge.https).await.expect("the gateway listens");
+        Self::open(edge.https, &edge.certificate).await
+    }
+
+    async fn open(address: SocketAddr, certificate: &Path) -> Self {
+        let tcp = TcpStream::connect(address).await.expect("the gateway listens");
         let name = ServerName::try_from("localhost").expect("a name");
-        let connector = TlsConnector::from(Arc::new(trusting(&edge.certificate)));
+        let connector = TlsConnector::from(Arc::new(trusting(certificate)));
         let tls = connector.connect(name, tcp).await.expect("a handshake");
         let (reader, writer) = split(tls);
         Self { reader, writer, unread: Vec::new() }
@@ -82,6 +91,29 @@ impl Http2 {
         let flags = Frame::END_HEADERS | Frame::END_STREAM;
         let block = block(fields);
         self.send(&Frame::new(Frame::HEADERS, flags, stream, &block).bytes()).await
+    }
+
+    /// Begins to store a memory on `stream`, of whose body `length` bytes are promised, or as many
+    /// as will come.
+    pub async fn remember(&mut self, stream: u32, token: &str, length: Option<usize>) -> bool {
+        let (authorization, length) = (format!("Bearer {token}"), length.map(|n| n.to_string()));
+        let mut fields = vec![
+            (":method", "POST"),
+            (":scheme", "https"),
+            (":authority", "localhost"),
+            (":path", "/memories"),
+            ("authorization", &authorization),
+            ("content-type", "application/json"),
+        ];
+        fields.extend(length.as_deref().map(|length| ("content-length", length)));
+        let head = Frame::new(Frame::HEADERS, Frame::END_HEADERS, stream, &block(&fields));
+        self.send(&head.bytes()).await
+    }
+
+    /// Sends a part of the body on `stream`, the last one if `is_last`.
+    pub async fn part(&mut self, stream: u32, bytes: &[u8], is_last: bool) -> bool {
+        let flags = if is_last { Frame::END_STREAM } else { 0 };
+        self.send(&Frame::new(Frame::DATA, flags, stream, bytes).bytes()).await
     }
 
     /// Waits until the gateway has taken everything that was sent. `false`: it takes no more.

@@ -12,6 +12,7 @@ pub mod http2;
 mod origin;
 mod person;
 mod servers;
+mod upload;
 mod world;
 
 pub use binary::{Program, Started, checkout, free_address, program};
@@ -21,4 +22,5 @@ pub use edge::{Edge, token};
 pub use origin::{Answer, Origin, Received};
 pub use person::{PASSWORD, Person};
 pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
+pub use upload::Upload;
 pub use world::{ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,6 +24,7 @@ use tokio::{
 pub struct Origin {
     state: Arc<State>,
     serving: JoinHandle<()>,
+    socket: PathBuf,
 }
 
 /// A request that arrived, exactly as it was sent.
@@ -82,7 +83,13 @@ impl Origin {
             news: watch::Sender::new(()),
         });
         let serving = tokio::spawn(Arc::clone(&state).serve(listener));
-        Self { state, serving }
+        Self { state, serving, socket: socket.to_owned() }
+    }
+
+    /// Goes away, and takes its connections and its socket along.
+    pub fn stop(&self) {
+        self.serving.abort();
+        let _ = std::fs::remove_file(&self.socket);
     }
 
     /// Answers requests of clients with what `script` makes of them.

@@ -271,7 +271,11 @@ pub(crate) fn equip(settings: &mut Settings, folder: &Path) -> Certificate {
     for quota in [
         &mut settings.gateway.limits.address,
         &mut settings.gateway.limits.identity,
+        &mut settings.gateway.limits.health,
         &mut settings.gateway.limits.credentials,
+        &mut settings.gateway.limits.read,
+        &mut settings.gateway.limits.write,
+        &mut settings.gateway.limits.admin,
     ] {
         (quota.per_second, quota.burst) = (10_000.0, 10_000);
     }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use harness::{JWT_SECRET, PASSWORD, Person, World};
+use harness::{
+    Answer, Edge, JWT_SECRET, PASSWORD, Person, Upload, World,
+    http2::{Http2, Outcome},
+    token,
+};
 use memoric_contract::{
     Role, UserId,
     revocation::{Revocation, Revoked},
@@ -273,6 +277,79 @@ async fn a_revocation_reaches_the_gateway_without_redis() {
     .await;
 
     eventually_refused(&world, &alice).await;
+}
+
+#[tokio::test]
+async fn the_gateway_that_carried_a_revocation_knows_of_it_at_once() {
+    let edge = Edge::start().await;
+    let (alice, bob) = (token(7, &[Role::User]), token(8, &[Role::User]));
+    let ended =
+        Revocation { user: UserId(7), revoked: Revoked::Before(2), expires_at: now() + 3600 };
+    // Neither Redis nor the feed has any news.
+    edge.origin.answer_with(move |request| match request.path() {
+        "/auth/change-password" => {
+            let revoked = ended.message();
+            format!("HTTP/1.1 200 OK\r\nx-memoric-revoked: {revoked}\r\ncontent-length: 0\r\n\r\n")
+                .into_bytes()
+        }
+        _ => Answer::json(&json!([])),
+    });
+    let recall = async |token: &str| {
+        edge.ask(Method::GET, "/memories").bearer_auth(token).send().await.unwrap().status()
+    };
+    assert_eq!(recall(&alice).await, StatusCode::OK);
+
+    let change = edge.ask(Method::POST, "/auth/change-password").bearer_auth(&alice);
+    let changed = change.json(&json!({})).send().await.unwrap();
+
+    assert_eq!(changed.status(), StatusCode::OK);
+    assert!(!changed.headers().contains_key("x-memoric-revoked"), "it is for the gateway alone");
+    assert_eq!(recall(&alice).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(recall(&bob).await, StatusCode::OK, "and of nobody else");
+}
+
+#[tokio::test]
+async fn what_a_revocation_finds_half_said_is_not_done() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let upload = Upload::begin(world.http, &alice.token).await;
+    let mut http2 = Http2::connect_to(world.https, &world.certificate).await;
+    http2.remember(1, &alice.token, Some(15)).await;
+    http2.part(1, br#"{"content":"x""#, false).await;
+
+    insert_revocation(
+        &world,
+        &Revocation {
+            user: UserId(alice.id),
+            revoked: Revoked::Before(2),
+            expires_at: now() + 3600,
+        },
+    )
+    .await;
+    eventually_refused(&world, &alice).await;
+
+    let answer = upload.end().await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    // The stream is left open: the backend would not wait for its end.
+    http2.part(1, b"}", false).await;
+    assert_eq!(http2.outcome(1).await, Outcome::Answered(401));
+    assert_eq!(count(&world, "SELECT count(*) FROM memoric.memories").await, 0);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_in_the_middle_of_a_request_is_not_good_for_the_rest() {
+    let edge = Edge::start().await;
+    let alice = Person { id: 7, name: "alice".to_owned(), token: String::new() };
+    let claims = Claims { exp: now() + 2, ..claims_of(&alice) };
+    let token = TokenSigner::hs256(JWT_SECRET.as_bytes()).sign(&claims).unwrap();
+    let upload = Upload::begin(edge.http, &token).await;
+
+    sleep(Duration::from_secs(2)).await;
+    let answer = upload.end().await;
+
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(answer.contains("Token expired"), "{answer}");
+    assert!(edge.origin.requests().is_empty(), "nothing has been asked");
 }
 
 #[tokio::test]

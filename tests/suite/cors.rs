@@ -184,8 +184,8 @@ async fn every_answer_tells_browsers_to_be_careful_with_it() {
         assert!(!answer.has("strict-transport-security"), "{what}: in clear it means nothing");
     }
     let bounded = self::edge(|settings| {
-        settings.gateway.limits.address.per_second = 0.001;
-        settings.gateway.limits.address.burst = 1;
+        settings.gateway.limits.health.per_second = 0.001;
+        settings.gateway.limits.health.burst = 1;
     })
     .await;
     tell(&bounded, "GET", "/health", &[]).await;
@@ -196,7 +196,7 @@ async fn every_answer_tells_browsers_to_be_careful_with_it() {
 
 #[tokio::test]
 async fn every_answer_over_tls_tells_browsers_to_come_back_over_tls() {
-    let edge = edge(|_| {}).await;
+    let edge = edge(|settings| settings.gateway.tls.hsts = Some(true)).await;
     for (method, path, status) in [
         (Method::GET, "/health", 200),
         (Method::GET, "/memories", 200),

@@ -116,8 +116,8 @@ async fn each_client_of_a_proxy_has_a_budget_of_its_own() {
     let edge = Edge::with(|settings| {
         settings.gateway.trusted_proxies = vec!["127.0.0.1".to_owned()];
         settings.gateway.trusted_header = TrustedHeader::Forwarded;
-        settings.gateway.limits.address.per_second = 0.001;
-        settings.gateway.limits.address.burst = 2;
+        settings.gateway.limits.health.per_second = 0.001;
+        settings.gateway.limits.health.burst = 2;
         settings.gateway.connections.per_address = 1;
     })
     .await;
@@ -143,9 +143,10 @@ async fn each_client_of_a_proxy_has_a_budget_of_its_own() {
 async fn only_a_trusted_proxy_says_that_a_client_speaks_tls() {
     let trusting = Edge::with(|settings| {
         settings.gateway.trusted_proxies = vec!["127.0.0.1".to_owned()];
+        settings.gateway.tls.hsts = Some(true);
     })
     .await;
-    let wary = Edge::start().await;
+    let wary = Edge::with(|settings| settings.gateway.tls.hsts = Some(true)).await;
     let is_strict = |address: SocketAddr, scheme: &'static str| async move {
         let asked = Client::new().get(format!("http://{address}/health"));
         let answer = asked.header("x-forwarded-proto", scheme).send().await.unwrap();

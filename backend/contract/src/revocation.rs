@@ -8,6 +8,10 @@ use crate::{KeyId, UserId};
 /// The channel that revocations are published on, behind the configured prefix.
 pub const CHANNEL: &str = "revocations";
 
+/// Names in an answer of the backend's what was revoked by it, each as its
+/// [message](Revocation::message), for the gateway that carried the request.
+pub const REVOKED_HEADER: &str = "x-memoric-revoked";
+
 /// One credential, or a whole generation of them, that no longer lives.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Revocation {

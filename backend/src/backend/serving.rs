@@ -96,7 +96,8 @@ async fn converse(newcomer: Newcomer, api: Arc<Api>, drain: CancellationToken) {
     }
 }
 
-/// More than any gateway keeps open, and bounded all the same.
+/// Three gateways' worth: requests in flight, connections kept for the next ones, and what each asks
+/// for itself, by default.
 const MOST_CONNECTIONS: usize = 4096;
 
 /// Bytes of a head: what the gateway lets through, and the assertion.

@@ -7,7 +7,7 @@ use crate::{Backend, Config};
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
-    memoric_config::log::start(&console.loaded.settings.observability.logging);
+    let _telling = memoric_config::log::start(&console.loaded.settings.observability.logging)?;
     let config = config(console)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let threads = console.loaded.settings.backend.threads;

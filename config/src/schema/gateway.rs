@@ -51,6 +51,8 @@ pub struct Gateway {
     pub bounds: Bounds,
     /// How many may be connected.
     pub connections: Connections,
+    /// How many requests may be with the backend at once.
+    pub in_flight: InFlight,
 }
 
 /// The certificate that HTTPS shows.
@@ -61,6 +63,9 @@ pub struct Tls {
     pub certificate: Option<PathBuf>,
     /// PEM file of its private key.
     pub key: Option<PathBuf>,
+    /// Whether browsers are told to come by HTTPS alone, on every port of the host; null is only
+    /// where nothing listens for HTTP.
+    pub hsts: Option<bool>,
 }
 
 /// The header by which trusted proxies say where a request comes from. One of them alone: what a
@@ -83,8 +88,16 @@ pub struct Limits {
     pub address: Quota,
     /// What one identity may ask, from wherever.
     pub identity: Quota,
+    /// How often one client address may ask how the service is; nothing else is charged for it.
+    pub health: Quota,
     /// How often one client address may try a credential (log in, refresh, register).
     pub credentials: Quota,
+    /// How often one identity may read.
+    pub read: Quota,
+    /// How often one identity may write.
+    pub write: Quota,
+    /// How often one identity may administer.
+    pub admin: Quota,
     /// Addresses and identities that are counted apart; the rest share one count.
     pub keys: usize,
 }
@@ -107,6 +120,9 @@ pub struct Timeouts {
     pub handshake: Seconds,
     /// From the first byte of a request head to its last.
     pub head: Seconds,
+    /// From the head of a request to the end of its body, on top of what its bytes take at
+    /// `bounds.body_rate`.
+    pub body: Seconds,
     /// From the head of a request to the end of its answer.
     pub exchange: Seconds,
     /// Between two requests of one connection.
@@ -123,6 +139,8 @@ pub struct Bounds {
     pub headers: usize,
     /// Bytes of a request body, 1024 to 1073741824.
     pub body_bytes: usize,
+    /// Bytes per second of a request body in the long run, 1 to 1073741824; slower ones are refused.
+    pub body_rate: usize,
 }
 
 /// How many may be connected.
@@ -133,6 +151,18 @@ pub struct Connections {
     pub total: usize,
     /// Connections of one client address, IPv6 by /64.
     pub per_address: usize,
+}
+
+/// How many requests may be with the backend at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InFlight {
+    /// Requests in all; half of them at most of strangers.
+    pub total: usize,
+    /// Requests of one client address, IPv6 by /64.
+    pub per_address: usize,
+    /// Requests of one identity, from wherever.
+    pub per_identity: usize,
 }
 
 impl Default for Gateway {
@@ -154,6 +184,7 @@ impl Default for Gateway {
             timeouts: Timeouts::default(),
             bounds: Bounds::default(),
             connections: Connections::default(),
+            in_flight: InFlight::default(),
         }
     }
 }
@@ -163,7 +194,11 @@ impl Default for Limits {
         Self {
             address: Quota { per_second: 50.0, burst: 200 },
             identity: Quota { per_second: 50.0, burst: 200 },
+            health: Quota { per_second: 10.0, burst: 50 },
             credentials: Quota { per_second: 0.5, burst: 30 },
+            read: Quota { per_second: 50.0, burst: 200 },
+            write: Quota { per_second: 20.0, burst: 100 },
+            admin: Quota { per_second: 10.0, burst: 50 },
             keys: 100_000,
         }
     }
@@ -174,6 +209,7 @@ impl Default for Timeouts {
         Self {
             handshake: Seconds::whole(10),
             head: Seconds::whole(10),
+            body: Seconds::whole(10),
             exchange: Seconds::whole(60),
             idle: Seconds::whole(60),
         }
@@ -182,13 +218,19 @@ impl Default for Timeouts {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { header_bytes: 16_384, headers: 100, body_bytes: 6_815_744 }
+        Self { header_bytes: 16_384, headers: 100, body_bytes: 6_815_744, body_rate: 1024 }
     }
 }
 
 impl Default for Connections {
     fn default() -> Self {
         Self { total: 10_000, per_address: 512 }
+    }
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self { total: 1024, per_address: 256, per_identity: 64 }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{Config, Gateway};
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
-    memoric_config::log::start(&console.loaded.settings.observability.logging);
+    let _telling = memoric_config::log::start(&console.loaded.settings.observability.logging)?;
     let config = config(console)?;
     raise_descriptors(&config);
     let mut runtime = runtime::Builder::new_multi_thread();
@@ -48,13 +48,12 @@ fn raise_descriptors(config: &Config) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = if raised.is_ok() { maximum } else { current };
-    // Each client may keep a connection to the backend busy.
-    let needed = (config.connections.total as u64).saturating_mul(2);
+    let needed = config.descriptors();
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
         tracing::warn!(
             limit,
             needed,
-            "fewer file descriptors than gateway.connections.total needs"
+            "fewer file descriptors than gateway.connections and gateway.in_flight need"
         );
     }
 }

@@ -1,12 +1,14 @@
 //! How many may be connected.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::config::{Connections, TrustedProxies};
+use crate::{
+    config::{Connections, TrustedProxies},
+    tally::Tally,
+};
 
 /// Counts who is connected, and turns the rest away.
 ///
@@ -42,8 +44,7 @@ pub(crate) struct Network(IpAddr);
 #[derive(Default)]
 struct Present {
     total: usize,
-    /// Nobody is listed with none, so it is no longer than `total`.
-    by_network: HashMap<Network, usize>,
+    by_network: Tally<Network>,
 }
 
 impl Admission {
@@ -83,12 +84,10 @@ impl Present {
             return Ok(None);
         }
         let network = Network::of(client);
-        let from_there = self.by_network.entry(network).or_default();
-        if *from_there >= house.limits.per_address {
-            return Err(Refused::Crowded);
+        match self.by_network.add(network, house.limits.per_address) {
+            true => Ok(Some(network)),
+            false => Err(Refused::Crowded),
         }
-        *from_there += 1;
-        Ok(Some(network))
     }
 }
 
@@ -96,12 +95,8 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut present = self.admission.present();
         present.total = present.total.saturating_sub(1);
-        let Some(network) = self.network else { return };
-        if let Entry::Occupied(mut from_there) = present.by_network.entry(network) {
-            match from_there.get().saturating_sub(1) {
-                0 => drop(from_there.remove()),
-                left => *from_there.get_mut() = left,
-            }
+        if let Some(network) = self.network {
+            present.by_network.remove(network);
         }
     }
 }

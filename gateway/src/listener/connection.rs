@@ -1,17 +1,16 @@
 //! Where a client's connection stands, and how long it may stand there.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
+    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
 };
 
 use memoric_contract::RequestId;
 use pingora::{protocols::http::ServerSession, proxy::Session};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{
+    deadline::{BodyDue, run_until},
     downstream::Downstream,
     http1::{Flaw, Messages},
     http2::{Conduct, Frames},
@@ -28,6 +27,7 @@ pub(crate) struct Connection {
     /// How many bytes a request head may take before it is cut.
     head_bytes: usize,
     witness: Witness,
+    body_due: BodyDue,
     state: Mutex<State>,
 }
 
@@ -121,7 +121,8 @@ impl Connection {
     ) -> Arc<Self> {
         let state = State { phase, since: Instant::now(), head: 0, fault: None, wire };
         let head_bytes = bounds.header_bytes.saturating_mul(LENIENCE);
-        Arc::new(Self { timeouts, head_bytes, witness, state: Mutex::new(state) })
+        let (body_due, state) = (BodyDue::default(), Mutex::new(state));
+        Arc::new(Self { timeouts, head_bytes, witness, body_due, state })
     }
 
     /// The HTTP/1 connection that `session` came by. Streams of HTTP/2 have none of their own.
@@ -134,6 +135,11 @@ impl Connection {
         Some(downstream.connection())
     }
 
+    /// Until when more of the body must have come.
+    pub(super) fn body_due(&self) -> &BodyDue {
+        &self.body_due
+    }
+
     /// The engine waits for the next head, of which something may have come already.
     pub(super) fn wait(&self) {
         let mut state = self.state();
@@ -144,6 +150,7 @@ impl Connection {
 
     /// The engine has a whole head.
     pub(crate) fn parsed(&self) {
+        self.body_due.set(None);
         self.state().enter(Phase::Exchange);
     }
 
@@ -222,33 +229,14 @@ impl Connection {
             Phase::Multiplexed if state.is_midway() => self.timeouts.head,
             Phase::Multiplexed => return None,
         };
-        state.since.checked_add(limit)
+        let silence = || self.body_due.silence().filter(|_| state.phase == Phase::Exchange);
+        state.since.checked_add(limit).into_iter().chain(silence()).min()
     }
 
     /// Lets `work`, which serves this connection, run for as long as the connection may live.
     pub(super) async fn watch(&self, work: impl Future<Output = ()>) {
-        let mut work = pin!(work);
-        let mut alarm = pin!(sleep_until(self.deadline().unwrap_or_else(Instant::now)));
-        // Phases change while `work` is polled and nowhere else. So one timer does for all of
-        // them: it is moved forward when a deadline comes nearer, and otherwise left to ring early.
-        let otherwise = poll_fn(|cx| {
-            if work.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Fault::Abandoned);
-            }
-            while let Some(deadline) = self.deadline() {
-                if deadline < alarm.deadline() || alarm.is_elapsed() {
-                    alarm.as_mut().reset(deadline);
-                }
-                if alarm.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                if alarm.deadline() >= deadline {
-                    return Poll::Ready(Fault::Late);
-                }
-            }
-            Poll::Pending
-        })
-        .await;
+        let has_ended = run_until(|| self.deadline(), work).await;
+        let otherwise = if has_ended { Fault::Abandoned } else { Fault::Late };
         if let Some((fault, request)) = self.end(otherwise) {
             self.witness.unparsed(fault, request);
         }

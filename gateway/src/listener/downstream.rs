@@ -100,7 +100,7 @@ impl Downstream {
     /// Says no where no head has come in, in place of whatever the engine would say.
     fn refuse(&mut self, fault: Fault) {
         let Some(id) = self.connection.give_up(fault) else { return };
-        if let Ok(answer) = respond::unparsed(&fault.rejection(), id, self.tls.is_some()) {
+        if let Ok(answer) = respond::unparsed(&fault.rejection(), id) {
             self.unsent.extend_from_slice(&answer);
         }
     }

@@ -12,10 +12,13 @@ use pingora::{
     proxy::{HttpProxy, ProxyHttp, http_proxy},
     server::configuration::ServerConf,
 };
-use tokio::{select, sync::watch, time::sleep};
+use tokio::{select, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Connection;
+use super::{
+    connection::Connection,
+    deadline::{BodyDue, run_until},
+};
 use crate::config::{Bounds, Config};
 
 /// Pingora's engine with a total deadline on each exchange, HTTP/1 and HTTP/2 alike.
@@ -74,9 +77,15 @@ where
             }
             return self.engine.process_new_http(session, shutdown).await;
         }
+        let (due, end) = (Arc::new(BodyDue::default()), Instant::now().checked_add(self.exchange));
+        session.req_header_mut().extensions_mut().insert(Arc::clone(&due));
+        let deadline = || end.into_iter().chain(due.silence()).min();
+        // A stream is not used again.
+        let serve = async {
+            self.engine.process_new_http(session, shutdown).await;
+        };
         select! {
-            reused = self.engine.process_new_http(session, shutdown) => reused,
-            () = sleep(self.exchange) => None,
+            _ = run_until(deadline, serve) => None,
             () = self.cut.cancelled() => None,
         }
     }

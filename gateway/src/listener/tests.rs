@@ -131,7 +131,7 @@ impl House {
         let metrics = Arc::new(Metrics::new().unwrap());
         let link = Arc::new(Link::open(&config.backend).unwrap());
         let journal = Journal::open(&config, link, &metrics).unwrap();
-        let exchanges = Exchanges::new(Arc::clone(&metrics), journal);
+        let exchanges = Exchanges::new(Arc::clone(&metrics), journal).unwrap();
         let proxy = Answers(Arc::clone(&exchanges));
         let reception = Reception::new(proxy, &config, exchanges, Arc::clone(&metrics));
         let tls = server_config(config.https.as_ref().unwrap()).unwrap();

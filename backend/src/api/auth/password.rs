@@ -52,11 +52,12 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
         let old_hash = &account.password_hash;
         let ended = carrier.store.change_password(&scope, old_hash, &new_hash, &entry).await?;
         carrier.courier.carry(ended.as_slice()).await;
-        Ok(ended.is_some())
+        Ok(ended)
     });
-    if !changed.await? {
+    let Some(ended) = changed.await? else {
         return Err(password_not_changed(app, call, user).await);
-    }
+    };
+    call.revokes(&[ended]);
     Ok(json(StatusCode::OK, &json!({ "message": "Password changed successfully" })))
 }
 

@@ -1,6 +1,9 @@
 //! What the gateway is told beside an answer.
 
-use memoric_contract::audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER};
+use memoric_contract::{
+    audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER},
+    revocation::{REVOKED_HEADER, Revocation, Revoked},
+};
 
 use super::*;
 
@@ -101,6 +104,23 @@ async fn the_gateway_is_told_whose_it_was() {
         assert_eq!(said(OWNER_HEADER).as_ref(), owner, "{target}");
         assert_eq!(said(RESOURCE_HEADER).as_ref(), resource, "{target}");
     }
+}
+
+#[tokio::test]
+async fn the_gateway_is_told_what_was_ended_by_what_it_carried() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let carol = desk.log_in("carol", PASSWORD).await;
+    let caller = Caller::Known(carol.clone());
+    let change = |old: &str| json!({ "old_password": old, "new_password": "another_password_12" });
+    let (operation, target) = (Operation::ChangePassword, "/auth/change-password");
+
+    let (failed, _) = desk.aside(operation, target, &caller, Some(change("wrong"))).await;
+    let (done, _) = desk.aside(operation, target, &caller, Some(change(PASSWORD))).await;
+
+    assert!(!failed.headers.contains_key(REVOKED_HEADER));
+    let told = Revocation::parse(done.headers[REVOKED_HEADER].to_str().unwrap()).unwrap();
+    assert_eq!((told.user, told.revoked), (carol.user, Revoked::Before(2)));
 }
 
 impl Desk {
