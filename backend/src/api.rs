@@ -88,7 +88,18 @@ impl Api {
             Operation::ReadAudit => audit::read(app, call).await,
             Operation::Refresh
             | Operation::Logout
+            | Operation::LogoutEverywhere
+            | Operation::ListSessions
+            | Operation::EndSession
+            | Operation::ResetPassword
             | Operation::CreateApiKey
+            | Operation::ListApiKeys
+            | Operation::RotateApiKey
+            | Operation::RevokeApiKey
+            | Operation::ListUsers
+            | Operation::CreateUser
+            | Operation::ShowUser
+            | Operation::ChangeUser
             | Operation::ListClusters
             | Operation::RunPolicies
             | Operation::ReadUserAudit
@@ -100,7 +111,8 @@ impl Api {
             Operation::ShowService
             | Operation::ShowHealth
             | Operation::ShowReadiness
-            | Operation::ShowDetailedHealth => Err(ApiError::NotHere),
+            | Operation::ShowDetailedHealth
+            | Operation::ShowSigningKeys => Err(ApiError::NotHere),
         }
     }
 

@@ -18,6 +18,8 @@ pub enum Operation {
     ShowDetailedHealth,
     /// The description of this API.
     ShowOpenApi,
+    /// The public keys that access tokens are verified with.
+    ShowSigningKeys,
     /// Makes an account of one's own.
     Register,
     /// Trades a password for an access token.
@@ -26,14 +28,36 @@ pub enum Operation {
     Refresh,
     /// Ends the session.
     Logout,
+    /// Ends every session.
+    LogoutEverywhere,
+    /// One's own sessions.
+    ListSessions,
+    /// Ends one session.
+    EndSession,
     /// One's own profile.
     ShowMe,
     /// Replaces one's own password.
     ChangePassword,
+    /// Sets a password by a token that an admin handed out.
+    ResetPassword,
     /// A profile by user name: one's own, or anybody's for an admin.
     ShowProfile,
     /// Makes an API key.
     CreateApiKey,
+    /// One's own API keys, without their secrets.
+    ListApiKeys,
+    /// Gives an API key another secret.
+    RotateApiKey,
+    /// Ends an API key.
+    RevokeApiKey,
+    /// Every account, page by page.
+    ListUsers,
+    /// Makes an account for somebody.
+    CreateUser,
+    /// One account by its id.
+    ShowUser,
+    /// Changes roles, namespace or standing of an account, or lets its password be set anew.
+    ChangeUser,
     /// Reads memories, the best first.
     RecallMemories,
     /// Keeps a new memory.
@@ -117,20 +141,32 @@ pub enum RecordedBy {
 
 impl Operation {
     /// Every operation there is.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 35] = [
         Self::ShowService,
         Self::ShowHealth,
         Self::ShowReadiness,
         Self::ShowDetailedHealth,
         Self::ShowOpenApi,
+        Self::ShowSigningKeys,
         Self::Register,
         Self::Login,
         Self::Refresh,
         Self::Logout,
+        Self::LogoutEverywhere,
+        Self::ListSessions,
+        Self::EndSession,
         Self::ShowMe,
         Self::ChangePassword,
+        Self::ResetPassword,
         Self::ShowProfile,
         Self::CreateApiKey,
+        Self::ListApiKeys,
+        Self::RotateApiKey,
+        Self::RevokeApiKey,
+        Self::ListUsers,
+        Self::CreateUser,
+        Self::ShowUser,
+        Self::ChangeUser,
         Self::RecallMemories,
         Self::RememberMemory,
         Self::ListClusters,
@@ -150,6 +186,10 @@ impl Operation {
             | Self::Login
             | Self::Refresh
             | Self::Logout
+            | Self::LogoutEverywhere
+            | Self::ResetPassword
+            | Self::RotateApiKey
+            | Self::CreateUser
             | Self::ChangePassword
             | Self::CreateApiKey
             | Self::RememberMemory
@@ -159,6 +199,11 @@ impl Operation {
             | Self::ShowReadiness
             | Self::ShowDetailedHealth
             | Self::ShowOpenApi
+            | Self::ShowSigningKeys
+            | Self::ListSessions
+            | Self::ListApiKeys
+            | Self::ListUsers
+            | Self::ShowUser
             | Self::ShowMe
             | Self::ShowProfile
             | Self::RecallMemories
@@ -169,6 +214,8 @@ impl Operation {
             | Self::CountAudit
             | Self::ListEventTypes
             | Self::ListSeverities => "GET",
+            Self::EndSession | Self::RevokeApiKey => "DELETE",
+            Self::ChangeUser => "PATCH",
         }
     }
 
@@ -180,14 +227,26 @@ impl Operation {
             Self::ShowReadiness => "/ready",
             Self::ShowDetailedHealth => "/health/detailed",
             Self::ShowOpenApi => "/openapi.json",
+            Self::ShowSigningKeys => "/.well-known/jwks.json",
             Self::Register => "/auth/register",
             Self::Login => "/auth/login",
             Self::Refresh => "/auth/refresh",
             Self::Logout => "/auth/logout",
+            Self::LogoutEverywhere => "/auth/logout-all",
+            Self::ListSessions => "/auth/sessions",
+            Self::EndSession => "/auth/sessions/{session_id}",
             Self::ShowMe => "/auth/me",
             Self::ChangePassword => "/auth/change-password",
+            Self::ResetPassword => "/auth/reset-password",
             Self::ShowProfile => "/auth/users/{username}",
             Self::CreateApiKey => "/auth/api-keys",
+            Self::ListApiKeys => "/auth/api-keys",
+            Self::RotateApiKey => "/auth/api-keys/{key_id}/rotate",
+            Self::RevokeApiKey => "/auth/api-keys/{key_id}",
+            Self::ListUsers => "/users",
+            Self::CreateUser => "/users",
+            Self::ShowUser => "/users/{user_id}",
+            Self::ChangeUser => "/users/{user_id}",
             Self::RecallMemories | Self::RememberMemory => "/memories",
             Self::ListClusters => "/clusters",
             Self::RunPolicies => "/policies/run",
@@ -208,14 +267,26 @@ impl Operation {
             Self::ShowReadiness => "show_readiness",
             Self::ShowDetailedHealth => "show_detailed_health",
             Self::ShowOpenApi => "show_open_api",
+            Self::ShowSigningKeys => "show_signing_keys",
             Self::Register => "register",
             Self::Login => "login",
             Self::Refresh => "refresh",
             Self::Logout => "logout",
+            Self::LogoutEverywhere => "logout_everywhere",
+            Self::ListSessions => "list_sessions",
+            Self::EndSession => "end_session",
             Self::ShowMe => "show_me",
             Self::ChangePassword => "change_password",
+            Self::ResetPassword => "reset_password",
             Self::ShowProfile => "show_profile",
             Self::CreateApiKey => "create_api_key",
+            Self::ListApiKeys => "list_api_keys",
+            Self::RotateApiKey => "rotate_api_key",
+            Self::RevokeApiKey => "revoke_api_key",
+            Self::ListUsers => "list_users",
+            Self::CreateUser => "create_user",
+            Self::ShowUser => "show_user",
+            Self::ChangeUser => "change_user",
             Self::RecallMemories => "recall_memories",
             Self::RememberMemory => "remember_memory",
             Self::ListClusters => "list_clusters",
@@ -237,11 +308,23 @@ impl Operation {
             | Self::ShowReadiness
             | Self::ShowDetailedHealth
             | Self::ShowOpenApi
+            | Self::ShowSigningKeys
+            | Self::ResetPassword
             | Self::Register
             | Self::Login => Demands::Nothing,
             Self::Refresh => Demands::Refresh,
             Self::Logout
             | Self::ShowMe
+            | Self::LogoutEverywhere
+            | Self::ListSessions
+            | Self::EndSession
+            | Self::ListApiKeys
+            | Self::RotateApiKey
+            | Self::RevokeApiKey
+            | Self::ListUsers
+            | Self::CreateUser
+            | Self::ShowUser
+            | Self::ChangeUser
             | Self::ChangePassword
             | Self::ShowProfile
             | Self::CreateApiKey
@@ -270,10 +353,20 @@ impl Operation {
             | Self::Login
             | Self::Refresh
             | Self::Logout
+            | Self::ShowSigningKeys
+            | Self::LogoutEverywhere
+            | Self::ListSessions
+            | Self::EndSession
+            | Self::ResetPassword
             | Self::ShowMe
             | Self::ChangePassword
             | Self::ShowProfile => None,
-            Self::CreateApiKey => Some(Permission::ManageOwnKeys),
+            Self::CreateApiKey | Self::ListApiKeys | Self::RotateApiKey | Self::RevokeApiKey => {
+                Some(Permission::ManageOwnKeys)
+            }
+            Self::ListUsers | Self::CreateUser | Self::ShowUser | Self::ChangeUser => {
+                Some(Permission::ManageUsers)
+            }
             Self::RecallMemories => Some(Permission::ReadMemories),
             Self::RememberMemory => Some(Permission::WriteMemories),
             Self::ListClusters => Some(Permission::ReadClusters),
@@ -298,14 +391,27 @@ impl Operation {
             | Self::Login
             | Self::Refresh
             | Self::ChangePassword
+            | Self::ResetPassword
+            | Self::RotateApiKey
             | Self::CreateApiKey => LimitClass::Credentials,
             Self::ShowOpenApi
+            | Self::ShowSigningKeys
+            | Self::ListSessions
+            | Self::ListApiKeys
             | Self::ShowMe
             | Self::ShowProfile
             | Self::RecallMemories
             | Self::ListClusters => LimitClass::Read,
-            Self::Logout | Self::RememberMemory => LimitClass::Write,
+            Self::Logout
+            | Self::LogoutEverywhere
+            | Self::EndSession
+            | Self::RevokeApiKey
+            | Self::RememberMemory => LimitClass::Write,
             Self::RunPolicies
+            | Self::ListUsers
+            | Self::CreateUser
+            | Self::ShowUser
+            | Self::ChangeUser
             | Self::ReadAudit
             | Self::ReadUserAudit
             | Self::ReadSecurityAudit
@@ -321,6 +427,7 @@ impl Operation {
             Self::ShowService
             | Self::ShowHealth
             | Self::ShowReadiness
+            | Self::ShowSigningKeys
             | Self::ShowDetailedHealth => AnsweredBy::Gateway,
             _ => AnsweredBy::Backend,
         }
@@ -333,17 +440,29 @@ impl Operation {
             | Self::ShowHealth
             | Self::ShowReadiness
             | Self::ShowDetailedHealth
+            | Self::ShowSigningKeys
             | Self::ShowOpenApi => RecordedBy::Nobody,
             Self::Register
             | Self::Login
             | Self::Refresh
             | Self::Logout
+            | Self::LogoutEverywhere
+            | Self::EndSession
+            | Self::ResetPassword
+            | Self::RotateApiKey
+            | Self::RevokeApiKey
+            | Self::CreateUser
+            | Self::ChangeUser
             | Self::ChangePassword
             | Self::CreateApiKey
             | Self::RememberMemory
             | Self::RunPolicies => RecordedBy::Backend,
             Self::ShowMe
             | Self::ShowProfile
+            | Self::ListSessions
+            | Self::ListApiKeys
+            | Self::ListUsers
+            | Self::ShowUser
             | Self::RecallMemories
             | Self::ListClusters
             | Self::ReadAudit
