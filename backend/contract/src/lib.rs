@@ -4,14 +4,17 @@
 //! someone else to read. Nothing here does any I/O. The backend owns this crate: it is what
 //! the backend demands of a caller. The gateway depends on it, and on nothing else of ours.
 
+pub mod api_key;
 pub mod assertion;
 pub mod audit;
+mod base62;
 mod fields;
 mod identity;
 mod key_id;
 mod operation;
 mod permission;
 pub mod problem;
+pub mod refresh;
 pub mod revocation;
 pub mod spool;
 pub mod token;
