@@ -68,6 +68,9 @@ impl Api {
 
     async fn serve(&self, call: &Call, body: Body) -> Answer {
         call.ensure_permitted()?;
+        if let Some(identity) = call.known() {
+            self.app.sessions.note_received(&self.app.store, identity).await;
+        }
         match call.asked() {
             Asked::Public(operation) => self.serve_client(operation, call, body).await,
             Asked::Internal(operation) => self.serve_gateway(operation, call).await,
@@ -80,18 +83,18 @@ impl Api {
         match operation {
             Operation::Register => auth::register(app, call, body).await,
             Operation::Login => auth::login(app, call, body).await,
+            Operation::Refresh => auth::refresh(app, call, body).await,
+            Operation::Logout => auth::logout(app, call).await,
+            Operation::LogoutEverywhere => auth::logout_everywhere(app, call).await,
+            Operation::ListSessions => auth::list_sessions(app, call).await,
+            Operation::EndSession => auth::end_session(app, call).await,
             Operation::ShowMe => auth::show_me(app, call).await,
             Operation::ChangePassword => auth::change_password(app, call, body).await,
             Operation::ShowProfile => auth::show_profile(app, call).await,
             Operation::RecallMemories => memories::recall(app, call).await,
             Operation::RememberMemory => memories::remember(app, call, body).await,
             Operation::ReadAudit => audit::read(app, call).await,
-            Operation::Refresh
-            | Operation::Logout
-            | Operation::LogoutEverywhere
-            | Operation::ListSessions
-            | Operation::EndSession
-            | Operation::ResetPassword
+            Operation::ResetPassword
             | Operation::CreateApiKey
             | Operation::ListApiKeys
             | Operation::RotateApiKey

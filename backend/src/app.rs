@@ -6,7 +6,7 @@ use memoric_config::schema::Registration;
 
 use crate::{
     audit::Scribe, error::Chain, metrics::Metrics, passwords::Passwords, revocation::Courier,
-    seal::Sealing, store::Store, tokens::Tokens, vault::Vault,
+    seal::Sealing, sessions::Sessions, store::Store, tokens::Tokens, vault::Vault,
 };
 
 /// Everything that a request may need, each part built once.
@@ -22,6 +22,8 @@ pub(crate) struct App {
     pub(crate) passwords: Passwords,
     /// Mints access tokens.
     pub(crate) tokens: Arc<Tokens>,
+    /// Carries sessions on.
+    pub(crate) sessions: Arc<Sessions>,
     /// Tells the gateways of revocations.
     pub(crate) courier: Arc<Courier>,
     /// Whether strangers may make themselves an account.

@@ -10,6 +10,8 @@ use memoric_config::{
     SigningSecret, ensure_distinct, schema::Registration,
 };
 
+use crate::sessions::Lives;
+
 pub use self::database::role_password;
 pub(crate) use self::{
     database::{Admin, Database, Endpoint, Host, Tls},
@@ -44,6 +46,8 @@ pub struct Config {
     pub(crate) registration: Registration,
     /// The life of an access token.
     pub(crate) access_token_ttl: Duration,
+    /// The lives of sessions.
+    pub(crate) sessions: Lives,
     /// Passwords that may wait to be hashed.
     pub(crate) password_queue: NonZeroUsize,
     /// An admin to be made if there is none of that name.
@@ -97,6 +101,7 @@ impl Config {
             seals_content: settings.privacy.encrypt_content,
             registration: settings.auth.registration,
             access_token_ttl: access_token_ttl(settings)?,
+            sessions: session_lives(settings)?,
             password_queue: password_queue(settings)?,
             first_admin: FirstAdmin::new(environment)?,
         };
@@ -158,6 +163,18 @@ impl FirstAdmin {
                 .ok_or_else(|| Invalid::new("ADMIN_PASSWORD", "is not set, and CREATE_ADMIN is"))?,
         }))
     }
+}
+
+/// No session outlives what the database keeps of it.
+fn session_lives(settings: &Settings) -> Result<Lives, Invalid> {
+    let within = |field, seconds| match seconds {
+        3_600..=7_776_000 => Ok(Duration::from_secs(seconds)),
+        _ => Err(Invalid::new(field, "must be between 3600 and 7776000 seconds")),
+    };
+    Ok(Lives {
+        idle: within("auth.session_idle", settings.auth.session_idle)?,
+        life: within("auth.session_life", settings.auth.session_life)?,
+    })
 }
 
 fn access_token_ttl(settings: &Settings) -> Result<Duration, Invalid> {

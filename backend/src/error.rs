@@ -40,6 +40,10 @@ pub(crate) enum ApiError {
     PasswordNotChanged,
     #[error("the user is not there")]
     UserNotFound,
+    #[error("the session is not there")]
+    SessionNotFound,
+    #[error("the credential belongs to no session")]
+    NoSession,
     #[error("the gateway answers this itself")]
     NotHere,
     #[error("this is not built yet")]
@@ -141,8 +145,9 @@ impl ApiError {
             Self::UsernameTaken(_)
             | Self::EmailTaken
             | Self::PasswordNotChanged
+            | Self::NoSession
             | Self::Incomplete => StatusCode::BAD_REQUEST,
-            Self::UserNotFound | Self::NotHere => StatusCode::NOT_FOUND,
+            Self::UserNotFound | Self::SessionNotFound | Self::NotHere => StatusCode::NOT_FOUND,
             Self::AlreadyServed => StatusCode::CONFLICT,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -165,7 +170,8 @@ impl ApiError {
             Self::UsernameTaken(_) => "username_taken",
             Self::EmailTaken => "email_taken",
             Self::PasswordNotChanged => "password_not_changed",
-            Self::UserNotFound | Self::NotHere => "not_found",
+            Self::UserNotFound | Self::SessionNotFound | Self::NotHere => "not_found",
+            Self::NoSession => "no_session",
             Self::NotImplemented => "not_implemented",
             Self::Invalid(_) => "invalid",
             Self::TooLarge => "too_large",
@@ -194,6 +200,8 @@ impl ApiError {
                 "Password change failed. Check your current password.".to_owned()
             }
             Self::UserNotFound => "User not found".to_owned(),
+            Self::SessionNotFound => "Session not found".to_owned(),
+            Self::NoSession => "An API key belongs to no session".to_owned(),
             Self::NotHere => "Not Found".to_owned(),
             Self::NotImplemented => "Not implemented yet".to_owned(),
             Self::Invalid(errors) => errors.first().map_or_else(

@@ -20,6 +20,7 @@ mod people;
 mod revocation;
 mod scope;
 mod seal;
+mod sessions;
 mod store;
 mod tokens;
 mod vault;

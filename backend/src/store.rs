@@ -20,7 +20,7 @@ pub(crate) use self::{
     keys::WrappedKey,
     memories::{MemoryRow, NewMemoryRow},
     pool::{Pools, StoreError},
-    sessions::NewSession,
+    sessions::{NewSession, Refreshed, SessionRow},
     tls::TlsError,
     trail::{TrailFilter, TrailRow},
     users::{Account, NewAccount},

@@ -7,6 +7,8 @@ mod bounds;
 mod encryption;
 mod guide;
 mod isolation;
+mod refresh;
+mod sessions;
 mod shutdown;
 mod startup;
 mod up;

@@ -162,6 +162,8 @@ named! {
         LoginFailed = "auth.login.failed",
         LoggedOut = "auth.logout",
         TokenCreated = "auth.token.created",
+        TokenRefreshed = "auth.token.refreshed",
+        TokenReused = "auth.token.reuse_detected",
         TokenExpired = "auth.token.expired",
         TokenInvalid = "auth.token.invalid",
         UserCreated = "user.created",

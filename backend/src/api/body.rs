@@ -135,8 +135,8 @@ fn first_segment(path: &serde_path_to_error::Path) -> Option<&'static str> {
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// The fields that some operation reads in this way.
-const KNOWN: [&str; 6] =
-    ["email", "full_name", "new_password", "old_password", "password", "username"];
+const KNOWN: [&str; 7] =
+    ["email", "full_name", "new_password", "old_password", "password", "refresh_token", "username"];
 
 #[cfg(test)]
 mod tests {

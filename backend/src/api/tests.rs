@@ -20,6 +20,7 @@ use crate::{
     passwords::Passwords,
     revocation::Courier,
     seal::{Keyring, Sealing},
+    sessions::{Lives, Sessions},
     store::fixture::World,
     tokens::Tokens,
     vault::Vault,
@@ -46,6 +47,11 @@ async fn what_is_not_built_yet_says_so() {
                 each,
                 Operation::Register
                     | Operation::Login
+                    | Operation::Refresh
+                    | Operation::Logout
+                    | Operation::LogoutEverywhere
+                    | Operation::ListSessions
+                    | Operation::EndSession
                     | Operation::ShowMe
                     | Operation::ChangePassword
                     | Operation::ShowProfile
@@ -273,6 +279,9 @@ async fn the_feed_answers_as_soon_as_there_is_news() {
     assert!(began.elapsed() < Duration::from_millis(950), "it did not wait to the end");
 }
 
+const LIVES: Lives =
+    Lives { idle: Duration::from_secs(7 * 24 * 3600), life: Duration::from_secs(30 * 24 * 3600) };
+
 /// An API with a database of its own, in which there are Alice and Bob.
 struct Desk {
     api: Api,
@@ -286,14 +295,15 @@ impl Desk {
         let key = EncryptionKey::Given(random_key().into());
         let ring = Keyring::new(ring_key(&key).unwrap(), Vec::new());
         ensure_right_key(&store, &ring).await.unwrap();
-        let secrets = service_secrets(&store, &ring).await.unwrap();
+        let secrets = Arc::new(service_secrets(&store, &ring).await.unwrap());
         let vault = Arc::new(Vault::new(ring));
         let metrics = Arc::new(Metrics::new().unwrap());
         // Nobody listens there: what is committed must not depend on it.
         let redis = redis::Client::open("redis+unix:///nowhere/redis.sock").unwrap();
         let failures = metrics.courier_failures.clone();
         let app = App {
-            scribe: Scribe::new(Arc::clone(&vault), Arc::new(secrets), store.clone()),
+            scribe: Scribe::new(Arc::clone(&vault), Arc::clone(&secrets), store.clone()),
+            sessions: Arc::new(Sessions::new(secrets, LIVES)),
             passwords: Passwords::new(NonZeroUsize::MIN, 64).unwrap(),
             tokens: Arc::new(Tokens::new(TokenSigner::hs256(SECRET), Duration::from_secs(3600))),
             courier: Arc::new(Courier::new(redis, String::new(), failures).unwrap()),

@@ -18,6 +18,7 @@ use crate::{
         KeyFileError, KeyTextError, Keyring, RingKey, SealError, Sealing, ServiceError, ServiceKey,
         ServiceSecrets,
     },
+    sessions::Sessions,
     store::{Pools, Store, StoreError, TlsError},
     tokens::Tokens,
     vault::Vault,
@@ -92,7 +93,8 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
 
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let app = App {
-        scribe: Scribe::new(Arc::clone(&vault), secrets, store.clone()),
+        scribe: Scribe::new(Arc::clone(&vault), Arc::clone(&secrets), store.clone()),
+        sessions: Arc::new(Sessions::new(secrets, config.sessions)),
         passwords: Passwords::new(cores, config.password_queue.get())?,
         tokens: Arc::new(Tokens::new(
             TokenSigner::hs256(config.signing_secret.expose()),

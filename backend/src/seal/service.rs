@@ -1,6 +1,6 @@
 //! Secrets of the service itself, which outlive the ring that wraps them.
 
-use memoric_contract::FieldWriter;
+use memoric_contract::{FieldWriter, KeyPurpose, key_id};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -58,6 +58,11 @@ impl ServiceSecret {
         Self(key)
     }
 
+    /// Names it, for what is authenticated with it.
+    pub(crate) fn id(&self, purpose: KeyPurpose) -> [u8; 8] {
+        key_id(self.0.expose(), purpose)
+    }
+
     /// HMAC-SHA256 of a message under this secret.
     pub(crate) fn mac(&self, message: &[u8]) -> [u8; 32] {
         hmac(self.0.expose(), message)
@@ -96,7 +101,7 @@ impl ServiceSecrets {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -150,7 +155,7 @@ mod tests {
         assert_ne!(hash, secrets.audit_hash("username", "203.0.113.7"), "another label");
     }
 
-    fn known() -> ServiceSecrets {
+    pub(crate) fn known() -> ServiceSecrets {
         let key = || {
             ServiceSecret::new(
                 Key::from_slice(&std::array::from_fn::<u8, 32, _>(|n| n as u8)).unwrap(),

@@ -247,7 +247,7 @@ fn console(purpose: &'static str, target: UserId) -> Context {
 }
 
 /// What a new generation of a user ends.
-fn ended(user: UserId, row: &Row) -> Result<Revocation, StoreError> {
+pub(super) fn ended(user: UserId, row: &Row) -> Result<Revocation, StoreError> {
     let generation: i64 = row.try_get("generation")?;
     let expires_at: OffsetDateTime = row.try_get("expires_at")?;
     Ok(Revocation {
