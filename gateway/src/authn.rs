@@ -57,7 +57,7 @@ fn ensure_unexpired(identity: &Identity, now: u64) -> Result<(), Rejection> {
         PresentedBy::AccessToken { expires_at, .. } if expires_at <= now => {
             Err(Rejection::TokenExpired)
         }
-        PresentedBy::AccessToken { .. } | PresentedBy::ApiKey(_) => Ok(()),
+        PresentedBy::AccessToken { .. } | PresentedBy::ApiKey { .. } => Ok(()),
     }
 }
 

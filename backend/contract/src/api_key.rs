@@ -7,13 +7,16 @@
 use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+#[cfg(doc)]
+use crate::Permissions;
 use crate::{
-    KeyId,
+    KeyId, Roles, UserId,
     base62::{digits, is_base62},
 };
 
@@ -28,6 +31,35 @@ pub struct ApiKey {
 /// it, keys can be guessed faster, but not made.
 #[derive(Clone)]
 pub struct CheckKey(Zeroizing<[u8; 32]>);
+
+/// What the backend knows of an API key, for as long as it is remembered.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It lives.
+    Lives(Box<Standing>),
+    /// It is not stored, was revoked, has expired, or its user is not active.
+    Unknown,
+}
+
+/// Whose a living API key is, and what it may be used for.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Standing {
+    /// Whose it is.
+    pub user: UserId,
+    /// Their roles.
+    pub roles: Roles,
+    /// Their namespace.
+    pub namespace: Option<String>,
+    /// Their generation.
+    pub generation: u64,
+    /// What it was made for, as [bits](Permissions::bits).
+    pub scopes: u16,
+    /// When it ends, in epoch seconds; an older secret ends with its overlap.
+    pub expires_at: u64,
+    /// From where it may be used: addresses, or networks as `address/length`. None: from anywhere.
+    pub allowed_addresses: Vec<String>,
+}
 
 /// Why a key is not worth asking about.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]

@@ -24,5 +24,5 @@ pub use fields::{FieldReader, FieldWriter};
 pub use identity::{Caller, CredentialKind, Identity, KeyId, PresentedBy, RequestId, UserId};
 pub use key_id::{KeyPurpose, key_id};
 pub use operation::{AnsweredBy, Demands, InternalOperation, LimitClass, Operation, RecordedBy};
-pub use permission::{Permission, Role, Roles};
+pub use permission::{Permission, Permissions, Role, Roles};
 pub use problem::{FieldError, Problem};

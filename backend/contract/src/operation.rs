@@ -91,6 +91,8 @@ pub enum InternalOperation {
     CheckLive,
     /// Hands over records from a gateway's spool.
     DeliverRecords,
+    /// Whose an API key is, and whether it lives.
+    ResolveApiKey,
 }
 
 /// Which credential an operation demands.
@@ -380,6 +382,22 @@ impl Operation {
         }
     }
 
+    /// Whether an API key may ask for it. Sessions and passwords are for who logged in: a key that
+    /// was stolen must not lock its owner out, nor outlive its own end by a session.
+    pub const fn takes_api_keys(self) -> bool {
+        !matches!(
+            self,
+            Self::Refresh
+                | Self::Logout
+                | Self::LogoutEverywhere
+                | Self::ListSessions
+                | Self::EndSession
+                | Self::ChangePassword
+                | Self::CreateApiKey
+                | Self::RotateApiKey
+        )
+    }
+
     /// Which budget it is charged to.
     pub const fn limit_class(self) -> LimitClass {
         match self {
@@ -507,14 +525,19 @@ impl Operation {
 
 impl InternalOperation {
     /// Every internal operation there is.
-    pub const ALL: [Self; 4] =
-        [Self::ProbeHealth, Self::FollowRevocations, Self::CheckLive, Self::DeliverRecords];
+    pub const ALL: [Self; 5] = [
+        Self::ProbeHealth,
+        Self::FollowRevocations,
+        Self::CheckLive,
+        Self::DeliverRecords,
+        Self::ResolveApiKey,
+    ];
 
     /// The HTTP method that asks for it.
     pub const fn method(self) -> &'static str {
         match self {
             Self::ProbeHealth | Self::FollowRevocations | Self::CheckLive => "GET",
-            Self::DeliverRecords => "POST",
+            Self::DeliverRecords | Self::ResolveApiKey => "POST",
         }
     }
 
@@ -525,6 +548,7 @@ impl InternalOperation {
             Self::FollowRevocations => "/internal/revocations",
             Self::CheckLive => "/internal/live",
             Self::DeliverRecords => BATCH_PATH,
+            Self::ResolveApiKey => "/internal/api-key",
         }
     }
 
@@ -535,6 +559,7 @@ impl InternalOperation {
             Self::FollowRevocations => "internal_follow_revocations",
             Self::CheckLive => "internal_check_live",
             Self::DeliverRecords => "internal_deliver_records",
+            Self::ResolveApiKey => "internal_resolve_api_key",
         }
     }
 }

@@ -44,8 +44,7 @@ pub(super) async fn check_live(app: &App, call: &Call) -> Answer {
         PresentedBy::AccessToken { jti, sid, generation, .. } => {
             app.store.is_live(identity.user, *jti, *sid, *generation).await?
         }
-        // There are none yet, so none of them lives.
-        PresentedBy::ApiKey(_) => false,
+        PresentedBy::ApiKey { id, .. } => app.store.is_key_live(identity.user, id).await?,
     };
     Ok(json(StatusCode::OK, &json!({ "live": live })))
 }

@@ -43,7 +43,7 @@ impl List {
                         .get(&identity.user)
                         .is_some_and(|(lowest, _)| generation < lowest)
             }
-            PresentedBy::ApiKey(id) => entries.keys.contains_key(id),
+            PresentedBy::ApiKey { id, .. } => entries.keys.contains_key(id),
         }
     }
 
