@@ -39,8 +39,7 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
     if app.registration == Registration::Closed {
         return Err(registration_failed(app, call, None, ApiError::RegistrationClosed).await);
     }
-    let body = body::read(call.headers(), body, Claims::Json).await?;
-    let registrant = Registrant::read(Sent::parse(&body)?)?;
+    let registrant = body::fields(call.headers(), body, Claims::Json, Registrant::read).await?;
 
     let password_hash = app.passwords.hash(registrant.password).await?;
     let id = app.store.new_user_id().await?;
@@ -67,7 +66,7 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
 }
 
 impl Registrant {
-    fn read(mut sent: Sent) -> Result<Self, ApiError> {
+    fn read(mut sent: Sent<'_>) -> Result<Self, ApiError> {
         let username = sent.text("username").and_then(|name| sent.judged(Username::parse(&name)));
         let email = sent.text("email").and_then(|email| sent.judged(Email::parse(&email)));
         let password = sent.text("password");
