@@ -179,6 +179,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0005_append.sql", include_str!("../migrations/0005_append.sql")),
     ("0006_credentials.sql", include_str!("../migrations/0006_credentials.sql")),
     ("0007_remember.sql", include_str!("../migrations/0007_remember.sql")),
+    ("0008_tighter.sql", include_str!("../migrations/0008_tighter.sql")),
 ];
 
 #[cfg(test)]

@@ -45,8 +45,8 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
     let id = app.store.new_user_id().await?;
     let record =
         Record { subject: Some(id), owner: Some(id), ..attempt(call, StatusCode::CREATED) };
-    let name = Named::Known(registrant.username.as_str());
-    let entry = app.scribe.entry(record, call, name).await?;
+    let who = (id, registrant.username.as_str());
+    let (entry, key) = app.scribe.first_entry(record, call, who)?;
     let account = NewAccount {
         id,
         username: registrant.username.as_str(),
@@ -56,7 +56,7 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
         namespace: None,
         roles: [Role::User].into_iter().collect(),
     };
-    match app.store.register(&account, &entry).await {
+    match app.store.register(&account, &key, &entry).await {
         Ok(account) => Ok(json(StatusCode::CREATED, &Profile::of(&account))),
         Err(error) => {
             let refused = taken(error, account.username)?;
