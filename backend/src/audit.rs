@@ -122,6 +122,27 @@ impl Scribe {
         })
     }
 
+    /// Seals the `record` that makes `user`, and comes with the key that it is sealed under, wrapped.
+    ///
+    /// The two are to be stored together: of somebody who could not be made nothing is kept.
+    pub(crate) fn first_entry(
+        &self,
+        record: Record,
+        call: &Call,
+        (user, name): (UserId, &str),
+    ) -> Result<(Entry, Vec<u8>), VaultError> {
+        let personal = personal(call, Named::Known(name));
+        let (key, wrapped) = self.vault.new_subject_key(user)?;
+        let bytes = seal(Sealing::On, &key, &place(record.id(), user.0), &payload(&personal))?;
+        let entry = Entry {
+            address_hash: personal.address.map(|address| self.address_hash(address)),
+            username_hash: Some(self.username_hash(name)),
+            personal: Some(SealedPersonal { bytes, subject: user.0 }),
+            record,
+        };
+        Ok((entry, wrapped))
+    }
+
     /// What the trail is searched by in place of an address.
     pub(crate) fn address_hash(&self, address: IpAddr) -> [u8; 32] {
         self.secrets.audit_hash("address", &address.to_canonical().to_string())

@@ -12,6 +12,7 @@ mod caller;
 pub mod command;
 mod config;
 mod error;
+mod members;
 mod memories;
 mod metrics;
 mod migrate;

@@ -2,16 +2,10 @@
 
 mod enrich;
 mod metadata;
-mod scan;
 mod score;
 
-use std::{borrow::Cow, cell::Cell, fmt};
-
 use memoric_contract::{FieldError, UserId};
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
-};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 use time::{OffsetDateTime, UtcOffset, format_description::FormatItem, macros::format_description};
@@ -21,6 +15,7 @@ pub(crate) use self::{
     metadata::Metadata,
     score::{Importance, Relevance, SeenCount, Standing, Weights, stored_score},
 };
+use crate::members;
 
 /// A memory as a client sent it, within every bound.
 #[derive(Debug)]
@@ -91,27 +86,18 @@ pub(crate) enum PayloadError {
     NotAMemory(#[source] serde_json::Error),
 }
 
-/// The members of a body that mean something. Of one that comes twice the last counts, as it always has.
-#[derive(Default)]
-struct Members<'a> {
-    content: Option<&'a RawValue>,
-    metadata: Option<&'a RawValue>,
-    thread: Option<&'a RawValue>,
-}
-
-/// Reads [`Members`], and says which of them it was in when the JSON broke.
-struct MembersOf<'c>(&'c Cell<&'static str>);
-
 impl NewMemory {
     /// Reads the body of a request. Every field that is not accepted is named; nothing of it is repeated.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Vec<FieldError>> {
-        let members = Members::read(body).map_err(|fault| vec![fault])?;
+        let [content, metadata, thread] =
+            members::read(body, &["content", "metadata", "thread_id"])
+                .map_err(|fault| vec![fault])?;
         let mut faults = Vec::new();
         let mut keep = |fault: FieldError| faults.push(fault);
 
-        let content = read_content(members.content).map_err(&mut keep).ok();
-        let thread = read_thread(members.thread).map_err(&mut keep).ok();
-        let metadata = Metadata::read(members.metadata).map_err(&mut keep).ok();
+        let content = read_content(content).map_err(&mut keep).ok();
+        let thread = read_thread(thread).map_err(&mut keep).ok();
+        let metadata = Metadata::read(metadata).map_err(&mut keep).ok();
         let seen =
             metadata.as_ref().and_then(|metadata| metadata.seen_count().map_err(&mut keep).ok());
         match (content, thread, metadata, seen) {
@@ -218,61 +204,6 @@ impl<'a> Recalled<'a> {
     }
 }
 
-impl<'a> Members<'a> {
-    fn read(body: &'a [u8]) -> Result<Self, FieldError> {
-        let text = std::str::from_utf8(body)
-            .map_err(|_| FieldError::new("body", "malformed", "Input should be UTF-8"))?;
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(match serde_json::from_str::<IgnoredAny>(text) {
-                Ok(_) => FieldError::new("body", "not_an_object", "Input should be a valid object"),
-                Err(_) => malformed("body"),
-            });
-        }
-        let inside = Cell::new("body");
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let members = MembersOf(&inside)
-            .deserialize(&mut deserializer)
-            .map_err(|_| malformed(inside.get()))?;
-        deserializer.end().map_err(|_| malformed("body"))?;
-        Ok(members)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for MembersOf<'_> {
-    type Value = Members<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for MembersOf<'_> {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Members::default();
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            let (field, member) = match &*name {
-                "content" => ("content", &mut members.content),
-                "metadata" => ("metadata", &mut members.metadata),
-                "thread_id" => ("thread_id", &mut members.thread),
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            self.0.set(field);
-            *member = Some(map.next_value()?);
-            self.0.set("body");
-        }
-        Ok(members)
-    }
-}
-
 /// A stored time on the wire: UTC, six digits, no zone.
 pub(crate) fn stored_time(time: OffsetDateTime) -> String {
     // Every part of the format is within an `OffsetDateTime`.
@@ -283,7 +214,7 @@ fn read_content(member: Option<&RawValue>) -> Result<String, FieldError> {
     let Some(member) = member else {
         return Err(FieldError::new("content", "missing", "Field required"));
     };
-    let content = read_text("content", member)?;
+    let content = members::text("content", member)?;
     if content.len() > MAX_CONTENT {
         return Err(FieldError::new("content", "too_large", "String should have at most 1 MiB"));
     }
@@ -292,7 +223,7 @@ fn read_content(member: Option<&RawValue>) -> Result<String, FieldError> {
 
 fn read_thread(member: Option<&RawValue>) -> Result<Option<String>, FieldError> {
     let Some(member) = member.filter(|member| member.get() != "null") else { return Ok(None) };
-    let thread = read_text("thread_id", member)?;
+    let thread = members::text("thread_id", member)?;
     if thread.chars().count() > MAX_THREAD {
         return Err(FieldError::new(
             "thread_id",
@@ -301,18 +232,6 @@ fn read_thread(member: Option<&RawValue>) -> Result<Option<String>, FieldError> 
         ));
     }
     Ok(Some(thread))
-}
-
-fn read_text(field: &'static str, member: &RawValue) -> Result<String, FieldError> {
-    if !member.get().starts_with('"') {
-        return Err(FieldError::new(field, "not_text", "Input should be a valid string"));
-    }
-    scan::inspect(member).map_err(|unfit| unfit.fault(field))?;
-    serde_json::from_str(member.get()).map_err(|_| malformed(field))
-}
-
-fn malformed(field: &str) -> FieldError {
-    FieldError::new(field, "malformed", "Input should be valid JSON")
 }
 
 /// In bytes of UTF-8.

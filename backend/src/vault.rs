@@ -121,6 +121,14 @@ impl Vault {
         Ok(keep(&self.subjects, subject, key))
     }
 
+    /// A key for the personal fields of a subject to be, and how it will rest.
+    pub(crate) fn new_subject_key(
+        &self,
+        subject: UserId,
+    ) -> Result<(DataKey, Vec<u8>), VaultError> {
+        Ok(self.ring.new_subject_key(subject.0)?)
+    }
+
     /// Lets go of what is too old, wanted or not.
     pub(crate) fn forget_the_old(&self) {
         self.users.retain(|_, kept| kept.is_fresh());

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Answer,
-    body::{self, Claims},
+    body::{self, Claims, MOST_OF_A_MEMORY},
     deny, json,
     query::Asked,
 };
@@ -37,9 +37,8 @@ struct Opened {
 
 /// Keeps a new memory of the caller's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Claims::Json).await?;
     let scope = Scope::of(call)?;
-    let memory = NewMemory::parse(&body).map_err(ApiError::Invalid)?.of(scope.owner());
+    let memory = read_memory(call, body).await?.of(scope.owner());
 
     let keys = app.vault.keys_to_write(&app.store, &scope).await?;
     let key = keys.current()?;
@@ -63,6 +62,12 @@ pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let id = app.store.remember(&scope, &row, &entry).await?;
     Ok(json(StatusCode::OK, &json!({ "id": id, "message": "Memory created successfully" })))
+}
+
+/// A memory as it was sent. Of the body, which may be six times as long, nothing is held any longer.
+async fn read_memory(call: &Call, body: Body) -> Result<NewMemory, ApiError> {
+    let body = body::read(call.headers(), body, Claims::Json, MOST_OF_A_MEMORY).await?;
+    NewMemory::parse(&body).map_err(ApiError::Invalid)
 }
 
 /// The caller's memories, the most relevant first.

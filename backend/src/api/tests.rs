@@ -93,6 +93,30 @@ async fn a_person_registers_logs_in_and_sees_themself() {
 }
 
 #[tokio::test]
+async fn of_a_registration_that_is_refused_nothing_is_kept_but_its_record() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let kept = async || {
+        let keys = "SELECT subject FROM audit.subject_keys WHERE subject > 0 ORDER BY 1";
+        desk.world.as_superuser(keys).await
+    };
+    let before = kept().await;
+    assert_eq!(before.len(), 1, "Carol's");
+
+    for (name, email) in [("carol", "new@example.com"), ("new", "carol@example.com")] {
+        let sent = json!({ "username": name, "email": email, "password": PASSWORD });
+        assert_eq!(desk.anonymously(Operation::Register, &sent).await.0, 400, "{name}");
+    }
+
+    assert_eq!(kept().await, before);
+    let carol = desk.log_in("carol", PASSWORD).await;
+    let root = desk.identity(ROOT, Role::Admin);
+    let target = format!("/audit/logs?event_type=user.created&user_id={}", carol.user);
+    let (_, page) = desk.known(Operation::ReadAudit, &target, &root, None).await;
+    assert_eq!(page["logs"][0]["username"], "carol", "the kept key opens the first record");
+}
+
+#[tokio::test]
 async fn a_closed_registration_lets_nobody_in() {
     let mut desk = Desk::new().await;
     desk.api.app.registration = Registration::Closed;
@@ -291,6 +315,8 @@ struct Desk {
 impl Desk {
     async fn new() -> Self {
         let world = World::new().await;
+        // Theirs were wrapped by nobody; the desk makes others with its own ring.
+        world.as_superuser("DELETE FROM audit.subject_keys").await;
         let store = world.store.clone();
         let key = EncryptionKey::Given(random_key().into());
         let ring = Keyring::new(ring_key(&key).unwrap(), Vec::new());

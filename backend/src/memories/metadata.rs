@@ -5,7 +5,8 @@ use memoric_contract::FieldError;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Importance, SeenCount, malformed, scan};
+use super::{Importance, SeenCount};
+use crate::members;
 
 /// Named values, each in the very characters it was sent in: `1.0` stays `1.0`, and 2^70 loses no digit.
 #[derive(Debug, Default, Serialize)]
@@ -24,8 +25,8 @@ impl Metadata {
         if member.get().len() > MAX_BYTES {
             return Err(FieldError::new(FIELD, "too_large", "Input should have at most 64 KiB"));
         }
-        scan::inspect(member).map_err(|unfit| unfit.fault(FIELD))?;
-        serde_json::from_str(member.get()).map(Self).map_err(|_| malformed(FIELD))
+        members::inspect(FIELD, member)?;
+        serde_json::from_str(member.get()).map(Self).map_err(|_| members::malformed(FIELD))
     }
 
     /// How much the memory matters, by `importance`.

@@ -148,7 +148,7 @@ async fn register(store: &Store, name: &str) -> UserId {
         namespace: None,
         roles: [Role::User].into_iter().collect(),
     };
-    store.register(&account, &entry(EventType::UserCreated, Some(id))).await.unwrap();
+    store.register(&account, b"key", &entry(EventType::UserCreated, Some(id))).await.unwrap();
     id
 }
 

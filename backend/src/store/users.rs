@@ -101,22 +101,24 @@ impl Store {
         Ok(UserId(row.try_get(0)?))
     }
 
-    /// Makes an account for a stranger. Whatever `account` says, it is a plain user without a namespace.
+    /// Makes an account for a stranger, and keeps the wrapped `key` under which the personal fields of
+    /// `entry` are sealed. Whatever `account` says, it is a plain user without a namespace.
     ///
     /// One that is taken is refused by the constraint `users_username_unique` or `users_email_unique`.
     pub(crate) async fn register(
         &self,
         account: &NewAccount<'_>,
+        key: &[u8],
         entry: &Entry,
     ) -> Result<Account, StoreError> {
         const SQL: &str =
-            accounts!("password_hash", "credentials.register($1, $2, $3, $4, $5, $6)");
+            accounts!("password_hash", "credentials.register($1, $2, $3, $4, $5, $6, $7)");
         let NewAccount { id, username, email, password_hash, full_name, .. } = account;
         let record = Appended::new(entry);
         let rows = self
             .pools
             .auth
-            .call(SQL, &[&id.0, username, email, password_hash, full_name, &record])
+            .call(SQL, &[&id.0, username, email, password_hash, full_name, &key, &record])
             .await?;
         Account::read(&sole(rows)?)
     }
@@ -484,6 +486,6 @@ mod tests {
             namespace: Some("everyone"),
             roles: [Role::Admin].into_iter().collect(),
         };
-        store.register(&account, &entry(EventType::UserCreated, Some(id))).await
+        store.register(&account, b"key", &entry(EventType::UserCreated, Some(id))).await
     }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     super::{
         Answer,
-        body::{self, Claims, Sent},
+        body::{self, Claims},
         json, recorded,
     },
     refresh::{Pair, access_token},
@@ -66,11 +66,7 @@ struct FullProfile<'a> {
 /// Whoever there is not, whoever is not active and whoever mistypes take the same way and get the
 /// same answer.
 pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Claims::JsonOrNothing).await?;
-    let mut sent = Sent::parse(&body)?;
-    let (name, password) = (sent.text("username"), sent.secret("password"));
-    let (Some(name), Some(password)) = (name, password) else { return Err(sent.refusal()) };
-
+    let (name, password) = read_credentials(call, body).await?;
     let account = match LoginName::parse(&name) {
         Some(name) => app.store.find_login(name.as_str()).await?,
         None => None,
@@ -117,6 +113,14 @@ impl<'a> FullProfile<'a> {
             metadata: &account.metadata,
         }
     }
+}
+
+async fn read_credentials(call: &Call, body: Body) -> Result<(String, SecretString), ApiError> {
+    body::fields(call.headers(), body, Claims::JsonOrNothing, |mut sent| {
+        let (name, password) = (sent.text("username"), sent.secret("password"));
+        name.zip(password).ok_or_else(|| sent.refusal())
+    })
+    .await
 }
 
 /// Begins a session for who has just proved to be `account`, and returns its first tokens.

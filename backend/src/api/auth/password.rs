@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{
     super::{
         Answer,
-        body::{self, Claims, Sent},
+        body::{self, Claims},
         json, recorded,
     },
     new_password,
@@ -33,16 +33,16 @@ struct UnknownName;
 
 /// Replaces one's own password, and ends every session begun with the old one, this one included.
 pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) -> Answer {
-    let body = body::read(call.headers(), body, Claims::Json).await?;
     let user = call.identity()?.user;
     let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
     let owner =
         Username::parse(&account.username).map_err(|_| ApiError::unreadable(UnknownName))?;
-    let mut sent = Sent::parse(&body)?;
-    let (old, new) = (sent.secret("old_password"), sent.text("new_password"));
-    let new = new.and_then(|new| sent.judged(new_password("new_password", new, &owner)));
-    let (Some(old), Some(new)) = (old, new) else { return Err(sent.refusal()) };
-
+    let (old, new) = body::fields(call.headers(), body, Claims::Json, |mut sent| {
+        let (old, new) = (sent.secret("old_password"), sent.text("new_password"));
+        let new = new.and_then(|new| sent.judged(new_password("new_password", new, &owner)));
+        old.zip(new).ok_or_else(|| sent.refusal())
+    })
+    .await?;
     let verdict = app.passwords.verify(old, Some(&account.password_hash)).await?;
     if verdict == Verdict::Mismatch {
         return Err(password_not_changed(app, call, user).await);

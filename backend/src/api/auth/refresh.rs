@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::super::{
     Answer,
-    body::{self, Claims, Sent},
+    body::{self, Claims},
     json, recorded,
 };
 use crate::{
@@ -78,12 +78,10 @@ async fn presented(call: &Call, body: Body) -> Result<SecretString, ApiError> {
     if let Some(token) = bearer(call.headers()) {
         return Ok(SecretString::from(token.to_owned()));
     }
-    let body = body::read(call.headers(), body, Claims::JsonOrNothing).await?;
-    let mut sent = Sent::parse(&body)?;
-    match sent.secret("refresh_token") {
-        Some(token) => Ok(token),
-        None => Err(sent.refusal()),
-    }
+    body::fields(call.headers(), body, Claims::JsonOrNothing, |mut sent| {
+        sent.secret("refresh_token").ok_or_else(|| sent.refusal())
+    })
+    .await
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

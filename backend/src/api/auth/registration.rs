@@ -39,15 +39,14 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
     if app.registration == Registration::Closed {
         return Err(registration_failed(app, call, None, ApiError::RegistrationClosed).await);
     }
-    let body = body::read(call.headers(), body, Claims::Json).await?;
-    let registrant = Registrant::read(Sent::parse(&body)?)?;
+    let registrant = body::fields(call.headers(), body, Claims::Json, Registrant::read).await?;
 
     let password_hash = app.passwords.hash(registrant.password).await?;
     let id = app.store.new_user_id().await?;
     let record =
         Record { subject: Some(id), owner: Some(id), ..attempt(call, StatusCode::CREATED) };
-    let name = Named::Known(registrant.username.as_str());
-    let entry = app.scribe.entry(record, call, name).await?;
+    let who = (id, registrant.username.as_str());
+    let (entry, key) = app.scribe.first_entry(record, call, who)?;
     let account = NewAccount {
         id,
         username: registrant.username.as_str(),
@@ -57,7 +56,7 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
         namespace: None,
         roles: [Role::User].into_iter().collect(),
     };
-    match app.store.register(&account, &entry).await {
+    match app.store.register(&account, &key, &entry).await {
         Ok(account) => Ok(json(StatusCode::CREATED, &Profile::of(&account))),
         Err(error) => {
             let refused = taken(error, account.username)?;
@@ -67,7 +66,7 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
 }
 
 impl Registrant {
-    fn read(mut sent: Sent) -> Result<Self, ApiError> {
+    fn read(mut sent: Sent<'_>) -> Result<Self, ApiError> {
         let username = sent.text("username").and_then(|name| sent.judged(Username::parse(&name)));
         let email = sent.text("email").and_then(|email| sent.judged(Email::parse(&email)));
         let password = sent.text("password");

@@ -1,4 +1,4 @@
-//! What valid JSON may still hold that a memory may not.
+//! What valid JSON may still hold that nobody here may send.
 
 use memoric_contract::FieldError;
 use serde_json::value::RawValue;
