@@ -21,7 +21,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use memoric_contract::{
-    InternalOperation, Operation, RequestId, UserId,
+    InternalOperation, Operation, PresentedBy, RequestId, UserId,
     audit::{EventType, Record, Resource},
 };
 use serde::Serialize;
@@ -68,12 +68,23 @@ impl Api {
 
     async fn serve(&self, call: &Call, body: Body) -> Answer {
         call.ensure_permitted()?;
-        if let Some(identity) = call.known() {
-            self.app.sessions.note_received(&self.app.store, identity).await;
-        }
+        self.note_credential(call).await;
         match call.asked() {
             Asked::Public(operation) => self.serve_client(operation, call, body).await,
-            Asked::Internal(operation) => self.serve_gateway(operation, call).await,
+            Asked::Internal(operation) => self.serve_gateway(operation, call, body).await,
+        }
+    }
+
+    /// Notes that a credential was used: of a session, that its last refresh arrived; of a key, when.
+    async fn note_credential(&self, call: &Call) {
+        let (app, Some(identity)) = (&self.app, call.known()) else { return };
+        match &identity.presented {
+            PresentedBy::AccessToken { sid, ctr, .. } => {
+                app.sessions.note_received(&app.store, *sid, *ctr).await;
+            }
+            PresentedBy::ApiKey { id, .. } => {
+                app.api_keys.note_used(&app.store, id, SystemTime::now()).await;
+            }
         }
     }
 
@@ -88,6 +99,10 @@ impl Api {
             Operation::LogoutEverywhere => auth::logout_everywhere(app, call).await,
             Operation::ListSessions => auth::list_sessions(app, call).await,
             Operation::EndSession => auth::end_session(app, call).await,
+            Operation::CreateApiKey => auth::create_api_key(app, call, body).await,
+            Operation::ListApiKeys => auth::list_api_keys(app, call).await,
+            Operation::RotateApiKey => auth::rotate_api_key(app, call, body).await,
+            Operation::RevokeApiKey => auth::revoke_api_key(app, call).await,
             Operation::ShowMe => auth::show_me(app, call).await,
             Operation::ChangePassword => auth::change_password(app, call, body).await,
             Operation::ShowProfile => auth::show_profile(app, call).await,
@@ -95,10 +110,6 @@ impl Api {
             Operation::RememberMemory => memories::remember(app, call, body).await,
             Operation::ReadAudit => audit::read(app, call).await,
             Operation::ResetPassword
-            | Operation::CreateApiKey
-            | Operation::ListApiKeys
-            | Operation::RotateApiKey
-            | Operation::RevokeApiKey
             | Operation::ListUsers
             | Operation::CreateUser
             | Operation::ShowUser
@@ -119,13 +130,14 @@ impl Api {
         }
     }
 
-    async fn serve_gateway(&self, operation: InternalOperation, call: &Call) -> Answer {
+    async fn serve_gateway(&self, operation: InternalOperation, call: &Call, body: Body) -> Answer {
         let app = &self.app;
         match operation {
             InternalOperation::ProbeHealth => internal::probe_health(app).await,
             InternalOperation::FollowRevocations => internal::follow_revocations(app, call).await,
             InternalOperation::CheckLive => internal::check_live(app, call).await,
             InternalOperation::DeliverRecords => Err(ApiError::NotImplemented),
+            InternalOperation::ResolveApiKey => internal::resolve_api_key(app, call, body).await,
         }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use memoric_config::schema::Registration;
 
 use crate::{
-    audit::Scribe, error::Chain, metrics::Metrics, passwords::Passwords, revocation::Courier,
-    seal::Sealing, sessions::Sessions, store::Store, tokens::Tokens, vault::Vault,
+    api_keys::ApiKeys, audit::Scribe, error::Chain, metrics::Metrics, passwords::Passwords,
+    revocation::Courier, seal::Sealing, sessions::Sessions, store::Store, tokens::Tokens,
+    vault::Vault,
 };
 
 /// Everything that a request may need, each part built once.
@@ -22,6 +23,8 @@ pub(crate) struct App {
     pub(crate) passwords: Passwords,
     /// Mints access tokens.
     pub(crate) tokens: Arc<Tokens>,
+    /// Makes API keys.
+    pub(crate) api_keys: Arc<ApiKeys>,
     /// Carries sessions on.
     pub(crate) sessions: Arc<Sessions>,
     /// Tells the gateways of revocations.

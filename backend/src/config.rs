@@ -6,8 +6,8 @@ mod listen;
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use memoric_config::{
-    AssertionKey, ConfigError, Environment, ExposeSecret as _, Invalid, SecretString, Settings,
-    SigningSecret, ensure_distinct, schema::Registration,
+    AssertionKey, CheckKey, ConfigError, Environment, ExposeSecret as _, Invalid, SecretString,
+    Settings, SigningSecret, ensure_distinct, schema::Registration,
 };
 
 use crate::sessions::Lives;
@@ -38,6 +38,8 @@ pub struct Config {
     pub(crate) signing_secret: SigningSecret,
     /// Believes the gateway.
     pub(crate) assertion_key: AssertionKey,
+    /// Tells API keys of ours from guesses.
+    pub(crate) check_key: CheckKey,
     /// Wraps data keys.
     pub(crate) encryption_key: EncryptionKey,
     /// Whether what people said is sealed before it is stored.
@@ -97,6 +99,7 @@ impl Config {
             redis_prefix: settings.redis.prefix.clone(),
             signing_secret: SigningSecret::check(needed(environment, "MEMORIC_JWT_SECRET")?)?,
             assertion_key: AssertionKey::check(&assertion_secret)?,
+            check_key: CheckKey::check(&needed(environment, "MEMORIC_CHECK_KEY")?)?,
             encryption_key: EncryptionKey::new(settings, environment)?,
             seals_content: settings.privacy.encrypt_content,
             registration: settings.auth.registration,
@@ -114,6 +117,7 @@ impl Config {
         let mut secrets = vec![
             ("MEMORIC_JWT_SECRET", self.signing_secret.expose()),
             ("MEMORIC_ASSERTION_KEY", assertion_secret.expose_secret().as_bytes()),
+            ("MEMORIC_CHECK_KEY", self.check_key.expose()),
             ("MEMORIC_DB_PASSWORD", self.database.password().expose()),
         ];
         if let EncryptionKey::Given(key) = &self.encryption_key {
@@ -212,7 +216,12 @@ mod tests {
 
     #[test]
     fn a_secret_that_is_missing_is_named() {
-        for name in ["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY", "MEMORIC_DB_PASSWORD"] {
+        for name in [
+            "MEMORIC_JWT_SECRET",
+            "MEMORIC_ASSERTION_KEY",
+            "MEMORIC_CHECK_KEY",
+            "MEMORIC_DB_PASSWORD",
+        ] {
             let error = Config::new(
                 &Settings::default(),
                 &secrets().filter(|(key, _)| *key != name).collect(),
@@ -223,7 +232,12 @@ mod tests {
 
     #[test]
     fn one_secret_under_two_names_is_refused() {
-        for name in ["MEMORIC_DB_PASSWORD", "MEMORIC_ENCRYPTION_KEY", "MEMORIC_JWT_SECRET"] {
+        for name in [
+            "MEMORIC_CHECK_KEY",
+            "MEMORIC_DB_PASSWORD",
+            "MEMORIC_ENCRYPTION_KEY",
+            "MEMORIC_JWT_SECRET",
+        ] {
             let error =
                 config(|_| {}, &[("MEMORIC_ASSERTION_KEY", ASSERTION_KEY), (name, ASSERTION_KEY)])
                     .err()
@@ -308,6 +322,10 @@ mod tests {
                 "2mC0q8Vn4Zk7Xw1Ls9Rt5Bd3Gf6Hj0PyUeIoAaSzDxFcGvHbJnKmLqWwEeRrTtYy",
             ),
             ("MEMORIC_ASSERTION_KEY", ASSERTION_KEY),
+            (
+                "MEMORIC_CHECK_KEY",
+                "3a7d1f9c5b2e8046f1d3a5c7e9b0d2f4a6c8e0b1d3f5a7c9e2b4d6f8a0c1e3b5",
+            ),
             ("MEMORIC_DB_PASSWORD", "correct horse battery staple"),
             ("MEMORIC_ENCRYPTION_KEY", "u8m1aGq0cV7tLw3rXz5bN9dKfJ2hPySeQoTiUaRgElM="),
         ]

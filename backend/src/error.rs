@@ -42,6 +42,10 @@ pub(crate) enum ApiError {
     UserNotFound,
     #[error("the session is not there")]
     SessionNotFound,
+    #[error("the API key is not there")]
+    KeyNotFound,
+    #[error("the user has as many API keys as one may have")]
+    TooManyKeys,
     #[error("the credential belongs to no session")]
     NoSession,
     #[error("the gateway answers this itself")]
@@ -146,8 +150,11 @@ impl ApiError {
             | Self::EmailTaken
             | Self::PasswordNotChanged
             | Self::NoSession
+            | Self::TooManyKeys
             | Self::Incomplete => StatusCode::BAD_REQUEST,
-            Self::UserNotFound | Self::SessionNotFound | Self::NotHere => StatusCode::NOT_FOUND,
+            Self::UserNotFound | Self::SessionNotFound | Self::KeyNotFound | Self::NotHere => {
+                StatusCode::NOT_FOUND
+            }
             Self::AlreadyServed => StatusCode::CONFLICT,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -170,7 +177,10 @@ impl ApiError {
             Self::UsernameTaken(_) => "username_taken",
             Self::EmailTaken => "email_taken",
             Self::PasswordNotChanged => "password_not_changed",
-            Self::UserNotFound | Self::SessionNotFound | Self::NotHere => "not_found",
+            Self::UserNotFound | Self::SessionNotFound | Self::KeyNotFound | Self::NotHere => {
+                "not_found"
+            }
+            Self::TooManyKeys => "too_many_keys",
             Self::NoSession => "no_session",
             Self::NotImplemented => "not_implemented",
             Self::Invalid(_) => "invalid",
@@ -201,6 +211,8 @@ impl ApiError {
             }
             Self::UserNotFound => "User not found".to_owned(),
             Self::SessionNotFound => "Session not found".to_owned(),
+            Self::KeyNotFound => "API key not found".to_owned(),
+            Self::TooManyKeys => "There are too many API keys: revoke one first".to_owned(),
             Self::NoSession => "An API key belongs to no session".to_owned(),
             Self::NotHere => "Not Found".to_owned(),
             Self::NotImplemented => "Not implemented yet".to_owned(),

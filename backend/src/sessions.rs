@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use memoric_contract::{Identity, KeyPurpose, PresentedBy, refresh::RefreshToken};
+use memoric_contract::{KeyPurpose, refresh::RefreshToken};
 use quick_cache::sync::Cache;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
@@ -57,13 +57,12 @@ impl Sessions {
     /// presented. From then on the refresh token before it is good for nothing.
     ///
     /// Where it cannot be noted the earlier token is good for longer, so the request goes on.
-    pub(crate) async fn note_received(&self, store: &Store, identity: &Identity) {
-        let PresentedBy::AccessToken { sid, ctr, .. } = identity.presented else { return };
-        if ctr == 0 || self.received.get(&sid).is_some_and(|noted| noted >= ctr) {
+    pub(crate) async fn note_received(&self, store: &Store, session: Uuid, counter: u32) {
+        if counter == 0 || self.received.get(&session).is_some_and(|noted| noted >= counter) {
             return;
         }
-        match store.note_received(sid, ctr).await {
-            Ok(()) => self.received.insert(sid, ctr),
+        match store.note_received(session, counter).await {
+            Ok(()) => self.received.insert(session, counter),
             Err(error) => tracing::warn!(error = %Chain(&error), "a refresh was not noted"),
         }
     }

@@ -217,17 +217,21 @@ impl TryFrom<&schema::Cors> for CorsPolicy {
     }
 }
 
-fn secrets(environment: &Environment) -> Result<(SigningSecret, AssertionKey), ConfigError> {
+fn secrets(
+    environment: &Environment,
+) -> Result<(SigningSecret, AssertionKey, CheckKey), ConfigError> {
     let given = |name: &'static str| {
         environment.secret(name)?.ok_or_else(|| ConfigError::from(Invalid::new(name, "is not set")))
     };
     let signing = SigningSecret::check(given("MEMORIC_JWT_SECRET")?)?;
     let assertion = AssertionKey::check(&given("MEMORIC_ASSERTION_KEY")?)?;
+    let check = CheckKey::check(&given("MEMORIC_CHECK_KEY")?)?;
     ensure_distinct(&[
         ("MEMORIC_JWT_SECRET", signing.expose()),
         ("MEMORIC_ASSERTION_KEY", assertion.expose()),
+        ("MEMORIC_CHECK_KEY", check.expose()),
     ])?;
-    Ok((signing, assertion))
+    Ok((signing, assertion, check))
 }
 
 fn https(gateway: &schema::Gateway) -> Result<Option<Https>, Invalid> {
@@ -311,6 +315,10 @@ pub(crate) mod tests {
             (
                 "MEMORIC_ASSERTION_KEY",
                 "bee53cb415952ccd6b98998bbb464e8ed5853925ac6c453e236e12186a34e6f5",
+            ),
+            (
+                "MEMORIC_CHECK_KEY",
+                "3a7d1f9c5b2e8046f1d3a5c7e9b0d2f4a6c8e0b1d3f5a7c9e2b4d6f8a0c1e3b5",
             ),
         ])
     }

@@ -105,16 +105,21 @@ impl ApiKey {
     ///
     /// A digit takes a little over 5.95 bits; 16 of them out of 128 leave no bias that matters.
     pub fn mint(random: [[u8; 16]; 3], check: &CheckKey) -> Self {
-        let [id, first, second] = random.map(u128::from_be_bytes);
-        let id = digits(id, ID);
+        let [id, first, second] = random;
+        Self::mint_for(KeyId(digits(u128::from_be_bytes(id), ID)), [first, second], check)
+    }
+
+    /// Another secret, of 32 random bytes, for the key `id`.
+    pub fn mint_for(id: KeyId, random: [[u8; 16]; 2], check: &CheckKey) -> Self {
+        let [first, second] = random.map(u128::from_be_bytes);
         let secret = Zeroizing::new([digits(first, HALF), digits(second, HALF)].concat());
         let mut text = Zeroizing::new(String::with_capacity(LENGTH));
-        for part in [PREFIX, &id, "_", &secret, &check.mac(&id, &secret)] {
+        for part in [PREFIX, &id.0, "_", &secret, &check.mac(&id.0, &secret)] {
             text.push_str(part);
         }
         let checksum = digits(crc32fast::hash(text.as_bytes()).into(), CRC);
         text.push_str(&checksum);
-        Self { id: KeyId(id), text }
+        Self { id, text }
     }
 
     /// Reads `text`, which a client presented.

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Permission, Permissions, Role, Roles};
+use crate::{Permission, Permissions, Role, Roles, base62::is_base62};
 
 /// A caller whose credential has been verified.
 ///
@@ -99,6 +99,13 @@ impl Identity {
             PresentedBy::ApiKey { scopes, .. } => scopes.contains(permission),
         };
         is_scoped && self.roles.allow(permission)
+    }
+}
+
+impl KeyId {
+    /// Reads an id in its one spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 12 && is_base62(text)).then(|| Self(text.to_owned()))
     }
 }
 

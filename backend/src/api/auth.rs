@@ -1,5 +1,6 @@
 //! Accounts and tokens, as clients ask for them.
 
+mod api_keys;
 mod login;
 mod password;
 mod refresh;
@@ -12,6 +13,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 pub(super) use self::{
+    api_keys::{create_api_key, list_api_keys, revoke_api_key, rotate_api_key},
     login::login,
     password::change_password,
     refresh::refresh,

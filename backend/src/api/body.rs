@@ -1,5 +1,7 @@
 //! What a client sent, read whole, and field by field where it is JSON about people.
 
+use std::ops::RangeInclusive;
+
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, header::CONTENT_TYPE},
@@ -16,6 +18,8 @@ use crate::{error::ApiError, members};
 pub(super) enum Claims {
     /// JSON, by its name.
     Json,
+    /// Text.
+    Text,
     /// JSON by its name, none at all, or what `curl -d` says: the guide logs in like that.
     JsonOrNothing,
 }
@@ -40,6 +44,16 @@ pub(super) async fn fields<T>(
 ) -> Result<T, ApiError> {
     let body = read(headers, body, claims, MOST_ABOUT_PEOPLE).await?;
     take(Sent::parse(&body)?)
+}
+
+/// The same of a body that may be absent, and is `None` then.
+pub(super) async fn maybe_fields<T>(
+    headers: &HeaderMap,
+    body: Body,
+    take: impl FnOnce(Sent<'_>) -> Result<T, ApiError>,
+) -> Result<Option<T>, ApiError> {
+    let body = read(headers, body, Claims::JsonOrNothing, MOST_ABOUT_PEOPLE).await?;
+    if body.is_empty() { Ok(None) } else { take(Sent::parse(&body)?).map(Some) }
 }
 
 /// The whole body, if it claims to be what it must be and is of `limit` bytes at most.
@@ -101,6 +115,32 @@ impl<'a> Sent<'a> {
         self.text(field).map(SecretString::from)
     }
 
+    /// A whole number within `range`, or `default` where there is none.
+    pub(super) fn number(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> Option<u64> {
+        let Some(member) = self.member(field).map(RawValue::get).filter(|text| *text != "null")
+        else {
+            return Some(default);
+        };
+        let number = member.parse().ok().filter(|number| range.contains(number));
+        let (least, most) = (range.start(), range.end());
+        let message = format!("Input should be a whole number from {least} to {most}");
+        self.judged(number.ok_or_else(|| FieldError::new(field, "out_of_range", &message)))
+    }
+
+    /// A list of texts that may be absent, or null.
+    pub(super) fn maybe_texts(&mut self, field: &'static str) -> Option<Option<Vec<String>>> {
+        let Some(member) = self.member(field).filter(|member| member.get() != "null") else {
+            return Some(None);
+        };
+        let read = members::texts(field, member);
+        self.judged(read).map(Some)
+    }
+
     /// What a rule made of a field, or the fault that it found.
     pub(super) fn judged<T>(&mut self, judged: Result<T, FieldError>) -> Option<T> {
         judged.map_err(|fault| self.faults.push(fault)).ok()
@@ -122,6 +162,9 @@ impl Claims {
         let Some(claimed) = headers.get(CONTENT_TYPE) else { return self == Self::JsonOrNothing };
         let claimed = claimed.to_str().unwrap_or_default();
         let essence = claimed.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if self == Self::Text {
+            return essence == "text/plain";
+        }
         let is_json = essence == "application/json"
             || essence.strip_prefix("application/").is_some_and(|name| name.ends_with("+json"));
         is_json || (self == Self::JsonOrNothing && essence == "application/x-www-form-urlencoded")
@@ -135,8 +178,20 @@ pub(super) const MOST_OF_A_MEMORY: usize = 2 * 1024 * 1024;
 const MOST_ABOUT_PEOPLE: usize = 32 * 1024;
 
 /// The fields that some operation reads in this way.
-const KNOWN: [&str; 7] =
-    ["email", "full_name", "new_password", "old_password", "password", "refresh_token", "username"];
+const KNOWN: [&str; 12] = [
+    "allowed_addresses",
+    "email",
+    "expires_days",
+    "full_name",
+    "name",
+    "new_password",
+    "old_password",
+    "overlap_seconds",
+    "password",
+    "refresh_token",
+    "scopes",
+    "username",
+];
 
 #[cfg(test)]
 mod tests {

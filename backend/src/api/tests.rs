@@ -7,6 +7,7 @@ use http_body_util::BodyExt as _;
 use memoric_config::schema::Registration;
 use memoric_contract::{
     ASSERTION_HEADER, AnsweredBy, Assertion, AssertionKey, Caller, Demands, Identity, Role, Roles,
+    api_key::CheckKey,
     revocation::FeedPage,
     token::{TokenKeys, TokenSigner},
 };
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    api_keys::ApiKeys,
     audit::Scribe,
     backend::{ensure_right_key, ring_key, service_secrets},
     config::EncryptionKey,
@@ -329,6 +331,7 @@ impl Desk {
         let failures = metrics.courier_failures.clone();
         let app = App {
             scribe: Scribe::new(Arc::clone(&vault), Arc::clone(&secrets), store.clone()),
+            api_keys: Arc::new(ApiKeys::new(CheckKey::new([7; 32]), Arc::clone(&secrets))),
             sessions: Arc::new(Sessions::new(secrets, LIVES)),
             passwords: Passwords::new(NonZeroUsize::MIN, 64).unwrap(),
             tokens: Arc::new(Tokens::new(TokenSigner::hs256(SECRET), Duration::from_secs(3600))),
@@ -446,7 +449,7 @@ impl Desk {
             user: UserId(user),
             roles: [role].into_iter().collect::<Roles>(),
             namespace: None,
-            presented: memoric_contract::PresentedBy::AccessToken {
+            presented: PresentedBy::AccessToken {
                 jti: uuid::Uuid::from_u128(1),
                 sid: uuid::Uuid::from_u128(2),
                 ctr: 0,

@@ -2,11 +2,12 @@
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
 
-use memoric_contract::token::TokenSigner;
+use memoric_contract::{api_key::CheckKey, token::TokenSigner};
 use thiserror::Error;
 
 use crate::{
     accounts::{self, AccountError},
+    api_keys::ApiKeys,
     app::App,
     audit::Scribe,
     config::{Config, EncryptionKey, Listen},
@@ -94,6 +95,10 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let app = App {
         scribe: Scribe::new(Arc::clone(&vault), Arc::clone(&secrets), store.clone()),
+        api_keys: Arc::new(ApiKeys::new(
+            CheckKey::new(*config.check_key.expose()),
+            Arc::clone(&secrets),
+        )),
         sessions: Arc::new(Sessions::new(secrets, config.sessions)),
         passwords: Passwords::new(cores, config.password_queue.get())?,
         tokens: Arc::new(Tokens::new(

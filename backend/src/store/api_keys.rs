@@ -10,7 +10,7 @@ use memoric_contract::{
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::{Store, StoreError, fitting, first, mismatch, sole, trail::Appended};
+use super::{Store, StoreError, first, fitting, mismatch, sole, trail::Appended};
 use crate::{audit::Entry, scope::Scope};
 
 /// What is to be kept of a key.
