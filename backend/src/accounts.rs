@@ -144,5 +144,5 @@ fn recorded(command: &str, event: EventType, action: Action, owner: UserId) -> E
         resource: Some(Resource::User),
         ..audit::at_the_console(command, event)
     };
-    Entry { record, personal: None, address_hash: None, username_hash: None }
+    Entry::impersonal(record)
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod body;
+mod deliveries;
 mod internal;
 mod memories;
 mod query;
@@ -63,7 +64,9 @@ impl Api {
         let answer = self.serve(&call, body).await;
         let outcome = answer.as_ref().err().map_or(OK, ApiError::code);
         self.metrics.count(call.operation_name(), outcome, began.elapsed());
-        answer.unwrap_or_else(|refused| refused.respond(call.request()))
+        let mut response = answer.unwrap_or_else(|refused| refused.respond(call.request()));
+        call.tell_aside(response.headers_mut());
+        response
     }
 
     async fn serve(&self, call: &Call, body: Body) -> Answer {
@@ -109,6 +112,11 @@ impl Api {
             Operation::RecallMemories => memories::recall(app, call).await,
             Operation::RememberMemory => memories::remember(app, call, body).await,
             Operation::ReadAudit => audit::read(app, call).await,
+            Operation::ReadUserAudit => audit::read_of_user(app, call).await,
+            Operation::ReadSecurityAudit => audit::read_notable(app, call).await,
+            Operation::CountAudit => audit::count(app, call).await,
+            Operation::ListEventTypes => Ok(audit::list_event_types()),
+            Operation::ListSeverities => Ok(audit::list_severities()),
             Operation::ResetPassword
             | Operation::ListUsers
             | Operation::CreateUser
@@ -116,11 +124,6 @@ impl Api {
             | Operation::ChangeUser
             | Operation::ListClusters
             | Operation::RunPolicies
-            | Operation::ReadUserAudit
-            | Operation::ReadSecurityAudit
-            | Operation::CountAudit
-            | Operation::ListEventTypes
-            | Operation::ListSeverities
             | Operation::ShowOpenApi => Err(ApiError::NotImplemented),
             Operation::ShowService
             | Operation::ShowHealth
@@ -136,7 +139,7 @@ impl Api {
             InternalOperation::ProbeHealth => internal::probe_health(app).await,
             InternalOperation::FollowRevocations => internal::follow_revocations(app, call).await,
             InternalOperation::CheckLive => internal::check_live(app, call).await,
-            InternalOperation::DeliverRecords => Err(ApiError::NotImplemented),
+            InternalOperation::DeliverRecords => deliveries::take(app, call, body).await,
             InternalOperation::ResolveApiKey => internal::resolve_api_key(app, call, body).await,
         }
     }

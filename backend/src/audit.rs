@@ -1,12 +1,21 @@
 //! Records of what is done here, made safe and sealed before anybody writes them down.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use memoric_contract::{
     CredentialKind, Identity, RequestId, UserId,
     audit::{Emitter, EventType, Personal, Record, Severity, safe_text},
+    spool::Poisoned,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -29,7 +38,13 @@ pub(crate) struct Entry {
     pub(crate) address_hash: Option<[u8; 32]>,
     /// Stands for the name in searches.
     pub(crate) username_hash: Option<[u8; 32]>,
+    /// Tells whoever serves the request, once it is written.
+    pub(crate) recorded: Recorded,
 }
+
+/// Whether a request has its record. A call and the entries made for it share one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorded(Arc<AtomicBool>);
 
 /// The personal fields of a record, and whose key opens them.
 #[derive(Clone, Debug)]
@@ -60,7 +75,7 @@ pub(crate) enum Named<'a> {
 }
 
 /// The personal fields as they are sealed.
-#[derive(Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 struct Payload {
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
@@ -68,6 +83,9 @@ struct Payload {
     user_agent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<String>,
+    /// What could not be taken as a record, in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poison: Option<String>,
 }
 
 /// The record of a request, but for what came of it.
@@ -110,16 +128,59 @@ impl Scribe {
         named: Named<'_>,
     ) -> Result<Entry, VaultError> {
         let personal = personal(call, named);
-        let subject = match record.subject.or(record.owner) {
-            Some(user) => user.0,
-            None => strangers_of(record.occurred_at),
+        let username_hash = named.typed().map(|name| self.username_hash(name));
+        let received = record.occurred_at;
+        let entry = self.sealed(record, personal, received).await?;
+        Ok(Entry { username_hash, recorded: call.recorded().clone(), ..entry })
+    }
+
+    /// Seals `record`, which a gateway delivered at `received`, together with who it was.
+    ///
+    /// As in [`entry`](Self::entry), but the month of strangers is that of receipt: when it happened
+    /// is only what the gateway says.
+    pub(crate) async fn delivered(
+        &self,
+        record: Record,
+        personal: Personal,
+        received: OffsetDateTime,
+    ) -> Result<Entry, VaultError> {
+        let username_hash = personal.username.as_deref().map(|name| self.username_hash(name));
+        Ok(Entry { username_hash, ..self.sealed(record, personal, received).await? })
+    }
+
+    /// An error that stands for what ought to have been a record, with its bytes sealed.
+    pub(crate) async fn poisoned(
+        &self,
+        poisoned: &Poisoned,
+        received: OffsetDateTime,
+    ) -> Result<Entry, VaultError> {
+        let (request, number) = poisoned.origin();
+        let record = Record {
+            number,
+            occurred_at: received,
+            severity: Severity::Error,
+            success: false,
+            description: Some("what was delivered is no record".to_owned()),
+            metadata: Some(json!({
+                "reason": poisoned.reason.name(),
+                "bytes": poisoned.bytes.len(),
+            })),
+            ..blank(request, Emitter::Gateway, EventType::SystemError)
         };
-        Ok(Entry {
-            address_hash: personal.address.map(|address| self.address_hash(address)),
-            username_hash: named.typed().map(|name| self.username_hash(name)),
-            personal: self.seal(&record, &personal, subject).await?,
-            record,
-        })
+        let poison = Some(BASE64_STANDARD.encode(&poisoned.bytes));
+        let payload = Payload { poison, ..Payload::default() };
+        let personal = self.seal(&record, &payload, strangers_of(received)).await?;
+        Ok(Entry { personal, ..Entry::impersonal(record) })
+    }
+
+    /// Fetches what a record about `owner`, or about nobody, will be sealed with.
+    ///
+    /// It is fetched whether it is at hand or not: were it not, how long a failed login takes would
+    /// tell an account, whose key is rarely at hand, from nobody, whose key is used all the time.
+    pub(crate) async fn prepare(&self, owner: Option<UserId>) -> Result<(), VaultError> {
+        let subject = owner.map_or_else(|| strangers_of(now()), |UserId(owner)| owner);
+        self.vault.fetch_subject_key(&self.store, subject).await?;
+        Ok(())
     }
 
     /// Seals the `record` that makes `user`, and comes with the key that it is sealed under, wrapped.
@@ -132,13 +193,16 @@ impl Scribe {
         (user, name): (UserId, &str),
     ) -> Result<(Entry, Vec<u8>), VaultError> {
         let personal = personal(call, Named::Known(name));
+        let address_hash = personal.address.map(|address| self.address_hash(address));
         let (key, wrapped) = self.vault.new_subject_key(user)?;
-        let bytes = seal(Sealing::On, &key, &place(record.id(), user.0), &payload(&personal))?;
+        let payload = Payload::from(personal).to_bytes();
+        let bytes = seal(Sealing::On, &key, &place(record.id(), user.0), &payload)?;
         let entry = Entry {
-            address_hash: personal.address.map(|address| self.address_hash(address)),
+            address_hash,
             username_hash: Some(self.username_hash(name)),
             personal: Some(SealedPersonal { bytes, subject: user.0 }),
-            record,
+            recorded: call.recorded().clone(),
+            ..Entry::impersonal(record)
         };
         Ok((entry, wrapped))
     }
@@ -167,8 +231,8 @@ impl Scribe {
     ) -> Result<Option<Vec<u8>>, VaultError> {
         let key = self.vault.subject_key(&self.store, user.0).await?;
         let Some(key) = key.as_ref() else { return Ok(None) };
-        let place = place_of_session(session, user);
-        Ok(Some(seal(Sealing::On, key, &place, &payload(&personal(call, Named::Not)))?))
+        let payload = Payload::from(personal(call, Named::Not));
+        Ok(Some(seal(Sealing::On, key, &place_of_session(session, user), &payload.to_bytes())?))
     }
 
     /// The personal fields of a row of the trail, as far as they have not been forgotten.
@@ -200,16 +264,61 @@ impl Scribe {
         })
     }
 
+    async fn sealed(
+        &self,
+        record: Record,
+        personal: Personal,
+        received: OffsetDateTime,
+    ) -> Result<Entry, VaultError> {
+        let subject = match record.subject.or(record.owner) {
+            Some(user) => user.0,
+            None => strangers_of(received),
+        };
+        Ok(Entry {
+            address_hash: personal.address.map(|address| self.address_hash(address)),
+            personal: self.seal(&record, &personal.into(), subject).await?,
+            ..Entry::impersonal(record)
+        })
+    }
+
     async fn seal(
         &self,
         record: &Record,
-        personal: &Personal,
+        payload: &Payload,
         subject: i64,
     ) -> Result<Option<SealedPersonal>, VaultError> {
         let key = self.vault.subject_key(&self.store, subject).await?;
         let Some(key) = key.as_ref() else { return Ok(None) };
-        let bytes = seal(Sealing::On, key, &place(record.id(), subject), &payload(personal))?;
+        let bytes = seal(Sealing::On, key, &place(record.id(), subject), &payload.to_bytes())?;
         Ok(Some(SealedPersonal { bytes, subject }))
+    }
+}
+
+impl Entry {
+    /// A record that tells of nobody who they are.
+    pub(crate) fn impersonal(record: Record) -> Self {
+        Self {
+            record,
+            personal: None,
+            address_hash: None,
+            username_hash: None,
+            recorded: Recorded::default(),
+        }
+    }
+
+    /// Takes note that it is in the trail. Whoever writes an entry must call this.
+    pub(crate) fn note_written(&self) {
+        // The others stand beside the record of the request.
+        if self.record.number == 0 {
+            self.recorded.0.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Recorded {
+    /// Whether it has.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -233,6 +342,20 @@ impl SealedPersonal {
     /// The fields, opened with the subject's `key`.
     pub(crate) fn open(&self, event: Uuid, key: &DataKey) -> Result<Personal, OpenError> {
         open(&self.bytes, key, &place(event, self.subject))
+    }
+}
+
+impl Payload {
+    fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        // Text and addresses always make JSON.
+        Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+impl From<Personal> for Payload {
+    fn from(personal: Personal) -> Self {
+        let Personal { address, user_agent, username } = personal;
+        Self { address, user_agent, username, poison: None }
     }
 }
 
@@ -283,17 +406,9 @@ fn place_of_session(session: Uuid, user: UserId) -> Place {
 
 fn open(sealed: &[u8], key: &DataKey, place: &Place) -> Result<Personal, OpenError> {
     let opened = Envelope::parse(sealed)?.open(Sealing::On, key, place)?;
-    let Payload { address, user_agent, username } =
+    let Payload { address, user_agent, username, poison: _ } =
         serde_json::from_slice(&opened).map_err(|_| OpenError::Forged)?;
     Ok(Personal { address, user_agent, username })
-}
-
-fn payload(personal: &Personal) -> Zeroizing<Vec<u8>> {
-    let Personal { address, user_agent, username } = personal.clone();
-    // Text and addresses always make JSON.
-    Zeroizing::new(
-        serde_json::to_vec(&Payload { address, user_agent, username }).unwrap_or_default(),
-    )
 }
 
 /// The subject that stands for the strangers of one month: -(yyyymm).

@@ -1,14 +1,15 @@
 //! From the gateway's assertion to who asks for what.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{net::IpAddr, sync::OnceLock, time::SystemTime};
 
-use axum::http::{HeaderMap, Method, Uri, header::USER_AGENT, request::Parts};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header::USER_AGENT, request::Parts};
 use memoric_contract::{
     ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, CredentialKind, Demands, Identity,
-    InternalOperation, Operation, RequestId, VerifiedAssertion,
+    InternalOperation, Operation, RequestId, UserId, VerifiedAssertion,
+    audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER},
 };
 
-use crate::error::ApiError;
+use crate::{audit::Recorded, error::ApiError};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +25,9 @@ pub(crate) struct Call {
     asked: Asked,
     assertion: VerifiedAssertion,
     parts: Parts,
+    recorded: Recorded,
+    owner: OnceLock<UserId>,
+    resource: OnceLock<UserId>,
 }
 
 /// Lets in what the gateway vouches for, and nothing else.
@@ -45,7 +49,8 @@ impl Gatekeeper {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let assertion =
             self.key.verify(header, (parts.method.as_str(), &target), asked.name(), now)?;
-        Ok(Call { asked, assertion, parts })
+        let (recorded, owner, resource) = Default::default();
+        Ok(Call { asked, assertion, parts, recorded, owner, resource })
     }
 }
 
@@ -134,6 +139,35 @@ impl Call {
     /// The last segment of the path, for operations in whose path it varies.
     pub(crate) fn last_segment(&self) -> &str {
         self.parts.uri.path().rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether its record is in the trail already.
+    pub(crate) fn recorded(&self) -> &Recorded {
+        &self.recorded
+    }
+
+    /// Takes note of whose data it is about. What is noted first counts.
+    pub(crate) fn concerns(&self, owner: UserId) {
+        self.owner.get_or_init(|| owner);
+    }
+
+    /// Takes note that it is about the account of `user`.
+    pub(crate) fn concerns_account(&self, user: UserId) {
+        self.concerns(user);
+        self.resource.get_or_init(|| user);
+    }
+
+    /// Tells the gateway, beside the answer, what it needs for a record of its own, or that it need
+    /// not make one.
+    pub(crate) fn tell_aside(&self, headers: &mut HeaderMap) {
+        if self.recorded.is_there() {
+            headers.insert(RECORDED_HEADER, HeaderValue::from_static("1"));
+        }
+        for (name, said) in [(OWNER_HEADER, &self.owner), (RESOURCE_HEADER, &self.resource)] {
+            if let Some(UserId(id)) = said.get() {
+                headers.insert(name, HeaderValue::from(*id));
+            }
+        }
     }
 
     /// Refuses what the caller may not ask for.

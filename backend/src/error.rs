@@ -300,6 +300,6 @@ fn may_pass(error: &StoreError) -> bool {
     }
 }
 
-/// Classes of refusals by the database that pass: connections, a context key that it has not
-/// heard of yet, conflicts, resources, locks, and an operator who intervenes.
-const PASSING: [&str; 6] = ["08", "28000", "40", "53", "55", "57"];
+/// Classes of refusals by the database that pass: connections, a context that came late or whose
+/// key it has not heard of yet, conflicts, resources, locks, and an operator who intervenes.
+const PASSING: [&str; 7] = ["08", "28000", "28M01", "40", "53", "55", "57"];

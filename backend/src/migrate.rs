@@ -179,11 +179,12 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0005_append.sql", include_str!("../migrations/0005_append.sql")),
     ("0006_credentials.sql", include_str!("../migrations/0006_credentials.sql")),
     ("0007_remember.sql", include_str!("../migrations/0007_remember.sql")),
-    ("0008_tighter.sql", include_str!("../migrations/0008_tighter.sql")),
-    ("0009_sessions.sql", include_str!("../migrations/0009_sessions.sql")),
-    ("0010_refresh.sql", include_str!("../migrations/0010_refresh.sql")),
-    ("0011_api_keys.sql", include_str!("../migrations/0011_api_keys.sql")),
-    ("0012_key_functions.sql", include_str!("../migrations/0012_key_functions.sql")),
+    ("0008_deliver.sql", include_str!("../migrations/0008_deliver.sql")),
+    ("0009_tighter.sql", include_str!("../migrations/0009_tighter.sql")),
+    ("0010_sessions.sql", include_str!("../migrations/0010_sessions.sql")),
+    ("0011_refresh.sql", include_str!("../migrations/0011_refresh.sql")),
+    ("0012_api_keys.sql", include_str!("../migrations/0012_api_keys.sql")),
+    ("0013_key_functions.sql", include_str!("../migrations/0013_key_functions.sql")),
 ];
 
 #[cfg(test)]

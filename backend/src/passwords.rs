@@ -98,7 +98,9 @@ impl Passwords {
 
     /// Whether `password` is the one behind `stored`.
     ///
-    /// Nobody's hash (`None`) is verified like anybody's, so that time does not tell who exists.
+    /// Nobody's hash (`None`) is verified like one of ours, so that time does not tell who exists. A
+    /// hash that came from elsewhere takes the time that it asks for: until its owner has logged in
+    /// once and it is renewed, that tells of them.
     pub(crate) async fn verify(
         &self,
         password: SecretString,

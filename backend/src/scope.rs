@@ -2,7 +2,11 @@
 
 use memoric_contract::{Permission, Role, UserId};
 
-use crate::{caller::Call, error::ApiError, store::Context};
+use crate::{
+    caller::{Asked, Call},
+    error::ApiError,
+    store::Context,
+};
 
 /// One user's own rows, for one operation.
 ///
@@ -32,6 +36,29 @@ impl Scope {
         Ok(Self { context })
     }
 
+    /// Nobody's rows, for what a gateway asks on its own behalf.
+    pub(crate) fn of_gateway(call: &Call) -> Result<Self, ApiError> {
+        match call.asked() {
+            Asked::Internal(operation) => {
+                let context = Context {
+                    user: NOBODY,
+                    target: NOBODY,
+                    role: NO_ROLE,
+                    namespace: None,
+                    purpose: operation.name(),
+                };
+                Ok(Self { context })
+            }
+            Asked::Public(_) => Err(ApiError::NobodyKnown),
+        }
+    }
+
+    /// Rows in any context, as only a test may have them.
+    #[cfg(test)]
+    pub(crate) fn in_context(context: Context) -> Self {
+        Self { context }
+    }
+
     /// Whose rows they are.
     pub(crate) fn owner(&self) -> UserId {
         self.context.target
@@ -42,6 +69,9 @@ impl Scope {
         &self.context
     }
 }
+
+/// No user has this id.
+const NOBODY: UserId = UserId(0);
 
 /// The role of those who have none. No policy knows it.
 const NO_ROLE: &str = "none";

@@ -24,7 +24,7 @@ pub(crate) use self::{
     pool::{Pools, StoreError},
     sessions::{NewSession, Refreshed, SessionRow},
     tls::TlsError,
-    trail::{TrailFilter, TrailRow},
+    trail::{Delivered, TrailFilter, TrailPage, TrailRow},
     users::{Account, NewAccount},
 };
 
@@ -53,6 +53,11 @@ impl Store {
     /// Makes the database believe what this process signs.
     pub(crate) async fn register_context_key(&self) -> Result<(), StoreError> {
         self.pools.signer.register(&self.pools.auth).await
+    }
+
+    /// The same for a command at the console, and for as long as one takes.
+    pub(crate) async fn register_context_key_briefly(&self) -> Result<(), StoreError> {
+        self.pools.signer.register_briefly(&self.pools.auth).await
     }
 
     /// Sees to it that the database goes on believing it, for as long as this is polled.

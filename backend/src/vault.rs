@@ -112,9 +112,18 @@ impl Vault {
         store: &Store,
         subject: i64,
     ) -> Result<Arc<Option<DataKey>>, VaultError> {
-        if let Some(key) = kept(&self.subjects, &subject) {
-            return Ok(key);
+        match kept(&self.subjects, &subject) {
+            Some(key) => Ok(key),
+            None => self.fetch_subject_key(store, subject).await,
         }
+    }
+
+    /// The same, asked of the database whether it is kept here or not.
+    pub(crate) async fn fetch_subject_key(
+        &self,
+        store: &Store,
+        subject: i64,
+    ) -> Result<Arc<Option<DataKey>>, VaultError> {
         let (_, candidate) = self.ring.new_subject_key(subject)?;
         let wrapped = store.subject_key(subject, &candidate).await?;
         let key = wrapped.map(|wrapped| self.ring.subject_key(subject, &wrapped)).transpose()?;

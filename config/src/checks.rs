@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use crate::{
     error::Invalid,
-    schema::{Database, DatabaseTls, Gateway, Quota, Seconds, Settings},
+    schema::{Audit, Database, DatabaseTls, Gateway, Quota, Seconds, Settings},
 };
 
 /// Refuses settings that no process could keep.
@@ -23,7 +23,8 @@ pub(crate) fn ensure_possible(settings: &Settings) -> Result<(), Invalid> {
     within("backend.threads", settings.backend.threads, 0..=1024)?;
     database(&settings.database)?;
     redis(settings)?;
-    named("encryption.generated_key", &settings.encryption.generated_key.to_string_lossy())
+    named("encryption.generated_key", &settings.encryption.generated_key.to_string_lossy())?;
+    audit(&settings.audit)
 }
 
 fn isolation(settings: &Settings) -> Result<(), Invalid> {
@@ -95,6 +96,13 @@ fn redis(settings: &Settings) -> Result<(), Invalid> {
     }
 }
 
+fn audit(audit: &Audit) -> Result<(), Invalid> {
+    named("audit.spool.folder", &audit.spool.folder.to_string_lossy())?;
+    within("audit.spool.known_bytes", audit.spool.known_bytes, SPOOL_BYTES)?;
+    within("audit.spool.strangers_bytes", audit.spool.strangers_bytes, SPOOL_BYTES)?;
+    quota("audit.strangers", audit.strangers)
+}
+
 fn within<N: PartialOrd + std::fmt::Display>(
     path: &str,
     number: N,
@@ -117,3 +125,6 @@ fn some_time(path: &str, seconds: Seconds) -> Result<(), Invalid> {
 fn named(path: &str, text: &str) -> Result<(), Invalid> {
     if text.trim().is_empty() { Err(Invalid::new(path, "must not be empty")) } else { Ok(()) }
 }
+
+/// One frame is at most 64 KiB; nobody has a disk that is larger than a tebibyte for this.
+const SPOOL_BYTES: RangeInclusive<u64> = 65_536..=1 << 40;

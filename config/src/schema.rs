@@ -1,5 +1,6 @@
 //! Every setting there is, as people write it, at its documented default.
 
+mod audit;
 mod auth;
 mod backend;
 mod cors;
@@ -14,6 +15,7 @@ mod seconds;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    audit::{Audit, Durability, Spool},
     auth::{Auth, Registration},
     backend::Backend,
     cors::Cors,
@@ -46,6 +48,8 @@ pub struct Settings {
     pub redis: Redis,
     /// Where the key-encryption key rests when none is given.
     pub encryption: Encryption,
+    /// What is written down about requests.
+    pub audit: Audit,
     /// Logs and metrics.
     pub observability: Observability,
 }

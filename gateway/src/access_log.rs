@@ -126,7 +126,7 @@ impl Drop for AccessLog {
 
 impl Line {
     fn of(exchange: &Exchange, took: Duration, now: SystemTime) -> Self {
-        let (operation, caller) = (exchange.operation, exchange.caller);
+        let (operation, caller) = (exchange.operation, exchange.caller.as_ref());
         Self {
             timestamp: OffsetDateTime::from(now).format(TIME).unwrap_or_default(),
             level: "INFO",
@@ -140,8 +140,8 @@ impl Line {
             code: exchange.code,
             outcome: exchange.outcome.name(),
             ending: exchange.transfer.ending.name(),
-            user: caller.map(|(user, _)| user.0),
-            credential: caller.map(|(_, kind)| kind.name()),
+            user: caller.map(|caller| caller.user.0),
+            credential: caller.map(|caller| caller.presented.kind().name()),
             duration_ms: milliseconds(took),
             upstream_ms: exchange.upstream.took().map(milliseconds),
             request_bytes: exchange.transfer.received,
@@ -179,11 +179,12 @@ mod tests {
     use std::sync::Arc;
 
     use http::StatusCode;
-    use memoric_contract::{CredentialKind, Operation, UserId};
+    use memoric_contract::{Identity, KeyId, Operation, PresentedBy, Roles, UserId};
 
     use super::*;
     use crate::{
         exchange::{Exchanges, Outcome},
+        journal::tests::journal,
         metrics::Metrics,
     };
 
@@ -209,7 +210,9 @@ mod tests {
     }
 
     fn exchanges() -> Arc<Exchanges> {
-        Exchanges::new(Arc::new(Metrics::new().unwrap()))
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let journal = journal(&metrics);
+        Exchanges::new(metrics, journal)
     }
 
     #[test]
@@ -217,7 +220,12 @@ mod tests {
         let mut known = exchanges().begin();
         known.client = Some([192, 0, 2, 1].into());
         known.operation = Some(Operation::ShowProfile);
-        known.caller = Some((UserId(7), CredentialKind::ApiKey));
+        known.caller = Some(Arc::new(Identity {
+            user: UserId(7),
+            roles: Roles::default(),
+            namespace: None,
+            presented: PresentedBy::ApiKey(KeyId("0123456789ab".to_owned())),
+        }));
         known.outcome = Outcome::Forwarded;
         known.status = Some(StatusCode::OK);
         let given_up = exchanges().begin();

@@ -4,12 +4,21 @@ use std::sync::Arc;
 
 use memoric_contract::{
     Identity, PresentedBy,
-    token::{TokenError, TokenKeys},
+    token::{Claims, TokenError, TokenKeys},
 };
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
 use crate::rejection::Rejection;
+
+/// Why a token is not believed.
+#[derive(Debug)]
+pub(crate) enum Disbelief {
+    /// It never was one of ours.
+    Never(Rejection),
+    /// It was good once, and this was its subject.
+    Ended(Arc<Identity>),
+}
 
 /// Knows which tokens are worth anything.
 pub(crate) struct Authenticator {
@@ -25,39 +34,50 @@ impl Authenticator {
     }
 
     /// Believes `token` only if it is one of ours and `now` (epoch seconds) is within its life.
-    pub(crate) fn verify(&self, token: &str, now: u64) -> Result<Arc<Identity>, Rejection> {
+    pub(crate) fn verify(&self, token: &str, now: u64) -> Result<Arc<Identity>, Disbelief> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         if let Some(identity) = self.verified.get(&digest) {
-            ensure_unexpired(&identity, now)?;
-            return Ok(identity);
+            return unexpired(identity, now);
         }
         let claims = self.keys.verify(token, now)?;
-        let identity =
-            claims.identity().ok_or(Rejection::BadCredential("its subject is no user"))?;
-        let identity = Arc::new(identity);
+        let identity = Arc::new(identity_of(&claims)?);
         self.verified.insert(digest, Arc::clone(&identity));
         Ok(identity)
     }
 }
 
-impl From<TokenError> for Rejection {
+impl From<TokenError> for Disbelief {
     fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::Malformed(reason) => Self::BadCredential(reason),
-            TokenError::UnknownKey => Self::BadCredential("it names a key that is not ours"),
-            TokenError::Forged => Self::BadCredential("it has a bad signature"),
-            TokenError::Early => Self::BadCredential("it is from the future"),
-            TokenError::Expired => Self::TokenExpired,
-        }
+        let reason = match error {
+            TokenError::Malformed(reason) => reason,
+            TokenError::UnknownKey => "it names a key that is not ours",
+            TokenError::Forged => "it has a bad signature",
+            TokenError::Early => "it is from the future",
+            TokenError::Expired(claims) => {
+                return identity_of(&claims)
+                    .map_or_else(Self::from, |identity| Self::Ended(Arc::new(identity)));
+            }
+        };
+        Self::Never(Rejection::BadCredential(reason))
     }
 }
 
-fn ensure_unexpired(identity: &Identity, now: u64) -> Result<(), Rejection> {
+impl From<Rejection> for Disbelief {
+    fn from(rejection: Rejection) -> Self {
+        Self::Never(rejection)
+    }
+}
+
+fn identity_of(claims: &Claims) -> Result<Identity, Rejection> {
+    claims.identity().ok_or(Rejection::BadCredential("its subject is no user"))
+}
+
+fn unexpired(identity: Arc<Identity>, now: u64) -> Result<Arc<Identity>, Disbelief> {
     match identity.presented {
         PresentedBy::AccessToken { expires_at, .. } if expires_at <= now => {
-            Err(Rejection::TokenExpired)
+            Err(Disbelief::Ended(identity))
         }
-        PresentedBy::AccessToken { .. } | PresentedBy::ApiKey { .. } => Ok(()),
+        PresentedBy::AccessToken { .. } | PresentedBy::ApiKey { .. } => Ok(identity),
     }
 }
 
@@ -68,7 +88,7 @@ const REMEMBERED: usize = 10_000;
 pub(crate) mod tests {
     use memoric_contract::{
         Role,
-        token::{Claims, ISSUER, TokenSigner},
+        token::{ISSUER, TokenSigner},
     };
     use uuid::Uuid;
 
@@ -81,8 +101,13 @@ pub(crate) mod tests {
 
         assert_eq!(authenticator.verify(&token, NOW).unwrap().user.0, 3);
         assert_eq!(authenticator.verify(&token, NOW + 3599).unwrap().user.0, 3, "from memory");
-        assert_eq!(authenticator.verify(&token, NOW + 3600), Err(Rejection::TokenExpired));
-        assert_eq!(authenticator.verify(&token, NOW + 3600), Err(Rejection::TokenExpired));
+        for authenticator in [authenticator, Authenticator::new(TokenKeys::hs256(SECRET))] {
+            let refused = authenticator.verify(&token, NOW + 3600);
+            assert!(
+                matches!(refused, Err(Disbelief::Ended(identity)) if identity.user.0 == 3),
+                "and whose it was is known"
+            );
+        }
     }
 
     #[test]
@@ -94,7 +119,10 @@ pub(crate) mod tests {
         let (message, _) = token.rsplit_once('.').unwrap();
         for forged in [format!("{message}."), format!("{message}.AAAA"), format!("{token}=")] {
             let refused = authenticator.verify(&forged, NOW);
-            assert!(matches!(refused, Err(Rejection::BadCredential(_))), "{forged}");
+            assert!(
+                matches!(refused, Err(Disbelief::Never(Rejection::BadCredential(_)))),
+                "{forged}"
+            );
         }
     }
 

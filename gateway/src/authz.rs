@@ -53,12 +53,17 @@ impl Permit {
     }
 }
 
-/// The owner is who asks. Another `user_id` is for admins, on a path of its own.
-fn ensure_own(identity: &Identity, operation: Operation, target: &Target) -> Result<(), Rejection> {
-    let named = match operation {
+/// Whose data `target` names, where `operation` is one that asks for somebody's.
+pub(crate) fn named_owner(operation: Operation, target: &Target) -> Option<&str> {
+    match operation {
         Operation::RecallMemories | Operation::ListClusters => target.user_id(),
         _ => None,
-    };
+    }
+}
+
+/// The owner is who asks. Another `user_id` is for admins, on a path of its own.
+fn ensure_own(identity: &Identity, operation: Operation, target: &Target) -> Result<(), Rejection> {
+    let named = named_owner(operation, target);
     if named.is_none_or(|named| named == identity.user.to_string()) {
         return Ok(());
     }

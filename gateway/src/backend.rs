@@ -9,12 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header::HOST};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, InternalOperation, RequestId,
-    revocation::FeedPage,
+    revocation::FeedPage, spool::Answer,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -94,6 +94,16 @@ impl BackendClient {
         accepted::<Live>(answer).map(|answer| answer.live)
     }
 
+    /// Hands over a batch of records, and hears what became of each.
+    pub(crate) async fn deliver(&self, batch: Vec<u8>) -> Result<Answer, BackendError> {
+        let operation = InternalOperation::DeliverRecords;
+        let sent = self.call(operation, "", &Caller::Anonymous, batch.into());
+        match timeout(DELIVERY, sent).await.map_err(|_| BackendError::Late)?? {
+            (StatusCode::OK, body) => Answer::from_bytes(&body).ok_or(BackendError::Unusable),
+            (status, _) => Err(BackendError::Refused(status)),
+        }
+    }
+
     async fn ask(
         &self,
         operation: InternalOperation,
@@ -101,10 +111,21 @@ impl BackendClient {
         caller: &Caller,
         patience: Duration,
     ) -> Result<(StatusCode, Bytes), BackendError> {
+        let answer = self.call(operation, query, caller, Bytes::new());
+        timeout(patience, answer).await.map_err(|_| BackendError::Late)?
+    }
+
+    async fn call(
+        &self,
+        operation: InternalOperation,
+        query: &str,
+        caller: &Caller,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
         let target = format!("{}{query}", operation.path());
         let assertion = self.key.sign(
             &Assertion {
-                method: "GET",
+                method: operation.method(),
                 target: &target,
                 operation: operation.name(),
                 request: RequestId::new(),
@@ -113,17 +134,19 @@ impl BackendClient {
             },
             now(),
         );
-        let request = Request::get(target)
+        let request = Request::builder()
+            .method(operation.method())
+            .uri(target)
             .header(HOST, "backend")
             .header(ASSERTION_HEADER, assertion)
-            .body(Empty::new())
+            .body(Full::new(body))
             .map_err(|_| BackendError::Unusable)?;
-        timeout(patience, self.send(request)).await.map_err(|_| BackendError::Late)?
+        self.send(request).await
     }
 
     async fn send(
         &self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), BackendError> {
         match &self.channel {
             Channel::Unix { path, uid } => {
@@ -148,7 +171,7 @@ pub(crate) fn ensure_peer(stream: &UnixStream, uid: u32) -> Result<(), BackendEr
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    request: Request<Empty<Bytes>>,
+    request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), BackendError> {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Cut)?;
@@ -180,6 +203,9 @@ fn now() -> u64 {
 
 /// How long the backend may take over a question of ours.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the backend may take to write down a batch of records.
+const DELIVERY: Duration = Duration::from_secs(10);
 
 /// Bytes: a hundred thousand revocations.
 const LONGEST_ANSWER: usize = 16 * 1024 * 1024;

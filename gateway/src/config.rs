@@ -11,10 +11,13 @@ use std::{
 use governor::Quota;
 use http::HeaderValue;
 use memoric_config::{
-    AssertionKey, ConfigError, Environment, Invalid, Settings, SigningSecret, ensure_distinct,
+    AssertionKey, CheckKey, ConfigError, Environment, Invalid, Settings, SigningSecret,
+    ensure_distinct,
     redis::client,
     schema::{self, Seconds},
 };
+
+use crate::spool::{Durability, SpoolSettings, StrangersRate};
 
 /// Everything the gateway needs to start.
 pub struct Config {
@@ -40,10 +43,14 @@ pub struct Config {
     pub(crate) connections: Connections,
     /// Which web pages may call.
     pub(crate) cors: CorsPolicy,
+    /// Where records wait for the backend, and how many may.
+    pub(crate) spool: SpoolSettings,
     /// What access tokens are signed with.
     pub(crate) signing_secret: SigningSecret,
     /// What our word to the backend is signed with.
     pub(crate) assertion_key: AssertionKey,
+    /// Tells API keys of ours from guesses.
+    pub(crate) check_key: CheckKey,
     /// The courier of revocations, and what stands before each of its keys.
     pub(crate) redis: redis::Client,
     /// What stands before each key in Redis.
@@ -114,7 +121,7 @@ impl Config {
     /// Checks `settings`, and takes the gateway's secrets from `environment`.
     pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
         let gateway = &settings.gateway;
-        let (signing_secret, assertion_key) = secrets(environment)?;
+        let (signing_secret, assertion_key, check_key) = secrets(environment)?;
         if gateway.http.is_none() && gateway.https.is_none() {
             Err(Invalid::new("gateway.http", "is null, and so is gateway.https; set one"))?;
         }
@@ -130,8 +137,10 @@ impl Config {
             bounds: Bounds::try_from(&gateway.bounds)?,
             connections: Connections::try_from(&gateway.connections)?,
             cors: CorsPolicy::try_from(&settings.cors)?,
+            spool: SpoolSettings::try_from(&settings.audit)?,
             signing_secret,
             assertion_key,
+            check_key,
             redis: client(&settings.redis, environment)?,
             redis_prefix: settings.redis.prefix.clone(),
         })
@@ -217,6 +226,31 @@ impl TryFrom<&schema::Cors> for CorsPolicy {
     }
 }
 
+impl TryFrom<&schema::Audit> for SpoolSettings {
+    type Error = Invalid;
+
+    fn try_from(audit: &schema::Audit) -> Result<Self, Invalid> {
+        let schema::Spool { folder, known_bytes, strangers_bytes, drain } = &audit.spool;
+        let strangers = quota("audit.strangers", audit.strangers)?;
+        Ok(Self {
+            folder: folder.clone(),
+            known: *known_bytes,
+            strangers: *strangers_bytes,
+            segment: (*known_bytes.min(strangers_bytes) / SEGMENTS).min(LARGEST_SEGMENT),
+            durability: match audit.durability {
+                schema::Durability::Group => Durability::Group,
+                schema::Durability::Strict => Durability::Strict,
+            },
+            rate: StrangersRate {
+                every: strangers.replenish_interval(),
+                burst: strangers.burst_size().get(),
+                keys: STRANGERS,
+            },
+            drain: drain.duration(),
+        })
+    }
+}
+
 fn secrets(
     environment: &Environment,
 ) -> Result<(SigningSecret, AssertionKey, CheckKey), ConfigError> {
@@ -296,6 +330,15 @@ const PARSER_HEADERS: usize = 256;
 /// Less would refuse ordinary requests; more is more than Pingora's parser takes in.
 const LEAST_HEAD: usize = 1024;
 const GREATEST_HEAD: usize = 256 * 1024;
+
+/// How many segments a spool has at least, so that it has room again long before it is empty.
+const SEGMENTS: u64 = 8;
+
+/// Bytes. Larger ones would be no faster, and take longer to look through at a start.
+const LARGEST_SEGMENT: u64 = 4 * 1024 * 1024;
+
+/// Reasons and networks of strangers that are told apart.
+const STRANGERS: usize = 10_000;
 
 /// How long the path of a Unix socket may be.
 const SOCKET_PATH: usize = 107;

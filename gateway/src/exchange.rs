@@ -7,13 +7,13 @@ use std::{
 };
 
 use http::{Method, StatusCode, Version};
-use memoric_contract::{CredentialKind, Operation, RequestId, UserId};
+use memoric_contract::{Identity, Operation, RequestId, UserId};
 use pingora::{Error, ErrorSource, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
-    access_log::AccessLog, authz::Permit, cors::AllowedOrigin, limits::Budget,
-    listener::Connection, metrics::Metrics,
+    access_log::AccessLog, authn::Disbelief, authz::Permit, cors::AllowedOrigin, journal::Journal,
+    limits::Budget, listener::Connection, metrics::Metrics, rejection::Rejection,
 };
 
 /// One request and its answer.
@@ -29,8 +29,10 @@ pub(crate) struct Exchange {
     pub(crate) client: Option<IpAddr>,
     /// What is asked, once that is known.
     pub(crate) operation: Option<Operation>,
-    /// Who asks and by which kind of credential, once that is verified.
-    pub(crate) caller: Option<(UserId, CredentialKind)>,
+    /// Who asks, once that is verified; also by a credential that turned out to have ended.
+    pub(crate) caller: Option<Arc<Identity>>,
+    /// Whose data is asked for, where the request says.
+    pub(crate) owner: Option<UserId>,
     /// Leave to forward it, once that is won.
     pub(crate) permit: Option<Permit>,
     /// The page that may read the answer.
@@ -53,7 +55,7 @@ pub(crate) struct Exchange {
     pub(crate) transfer: Transfer,
     /// When it was over for the client; the engine may tidy up after it.
     ended: Option<Instant>,
-    journal: Arc<Exchanges>,
+    exchanges: Arc<Exchanges>,
     /// Keeps the gateway from stopping while this request is in flight.
     _in_flight: TaskTrackerToken,
 }
@@ -121,12 +123,19 @@ pub(crate) struct Transfer {
 pub(crate) struct Exchanges {
     in_flight: TaskTracker,
     metrics: Arc<Metrics>,
+    journal: Arc<Journal>,
     log: AccessLog,
 }
 
 impl Exchanges {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { in_flight: TaskTracker::new(), metrics, log: AccessLog::to_stdout() })
+    pub(crate) fn new(metrics: Arc<Metrics>, journal: Arc<Journal>) -> Arc<Self> {
+        let in_flight = TaskTracker::new();
+        Arc::new(Self { in_flight, metrics, journal, log: AccessLog::to_stdout() })
+    }
+
+    /// Where they are written down for the trail.
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// Sees to it that what was written down is not held back for long.
@@ -143,6 +152,7 @@ impl Exchanges {
             client: None,
             operation: None,
             caller: None,
+            owner: None,
             permit: None,
             page: None,
             budget: None,
@@ -154,7 +164,7 @@ impl Exchanges {
             arrival: Arrival::default(),
             transfer: Transfer::default(),
             ended: None,
-            journal: Arc::clone(self),
+            exchanges: Arc::clone(self),
             _in_flight: self.in_flight.token(),
         }
     }
@@ -191,6 +201,17 @@ impl Exchange {
         };
     }
 
+    /// Takes note of whose credential it was that is not believed any more.
+    pub(crate) fn disbelieve(&mut self, disbelief: Disbelief) -> Rejection {
+        match disbelief {
+            Disbelief::Never(rejection) => rejection,
+            Disbelief::Ended(identity) => {
+                self.caller = Some(identity);
+                Rejection::TokenExpired
+            }
+        }
+    }
+
     /// Takes note of how the transfer went. Pingora's last phase must call this.
     pub(crate) fn close(&mut self, session: &Session, error: Option<&Error>) {
         self.status = session.response_written().map(|head| head.status).or(self.status);
@@ -206,9 +227,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
-        self.journal.metrics.in_flight.dec();
-        self.journal.metrics.count(self, took);
-        self.journal.log.write(self, took);
+        self.exchanges.metrics.in_flight.dec();
+        self.exchanges.metrics.count(self, took);
+        self.exchanges.log.write(self, took);
     }
 }
 

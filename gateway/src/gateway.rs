@@ -13,10 +13,12 @@ use tokio_util::{
 use crate::{
     config::Config,
     exchange::Exchanges,
+    journal::Journal,
     listener::{CertificateError, Listener, Reception, server_config},
     metrics::Metrics,
     private::Private,
     proxy::Proxy,
+    spool::SpoolOpenError,
 };
 
 /// A gateway that has its ports and is ready to serve.
@@ -25,6 +27,7 @@ pub struct Gateway {
     https: Option<SocketAddr>,
     listeners: Vec<Listener>,
     private: Option<Private>,
+    journal: Arc<Journal>,
     reception: Arc<Reception<Proxy>>,
     background: Background,
 }
@@ -45,6 +48,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// There is no folder in which records could wait for the backend.
+    #[error("audit.spool.folder: {0}")]
+    Spool(#[source] SpoolOpenError),
     /// Two metrics have one name.
     #[error("the metrics cannot be kept")]
     Metrics(#[from] prometheus::Error),
@@ -78,7 +84,8 @@ impl Gateway {
         };
 
         let background = Background::new();
-        let exchanges = Exchanges::new(Arc::clone(&metrics));
+        let journal = Journal::open(&config, &metrics)?;
+        let exchanges = Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal));
         background.spawn(Arc::clone(&exchanges).tend_log());
         let proxy = Proxy::new(&config, Arc::clone(&exchanges), Arc::clone(&metrics), &background);
         Ok(Self {
@@ -86,6 +93,7 @@ impl Gateway {
             https: https.as_ref().map(Listener::addr),
             listeners: http.into_iter().chain(https).collect(),
             private,
+            journal,
             reception: Reception::new(proxy, &config, exchanges, metrics),
             background,
         })
@@ -108,15 +116,21 @@ impl Gateway {
 
     /// Serves until `shutdown` resolves, then lets requests in flight end.
     ///
-    /// What goes on beside requests ends after them: they need it to the last.
+    /// What goes on beside requests ends after them: they need it to the last. What they left to
+    /// be delivered is delivered then, as far as the settings give it time.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let beside = Background::new();
+        let (beside, deliveries) = (Background::new(), Background::new());
         let (stop, stopped) = oneshot::channel::<()>();
+        let (close, closed) = oneshot::channel::<()>();
+        let journal = self.journal;
+        deliveries.spawn(async move { journal.deliver(async { drop(closed.await) }).await });
         if let Some(private) = self.private {
             beside.spawn(private.run(async { drop(stopped.await) }));
         }
         self.reception.run(self.listeners, shutdown).await;
         self.background.end().await;
+        drop(close);
+        deliveries.idle().await;
         drop(stop);
         let _ = timeout(LAST_SCRAPE, beside.idle()).await;
         beside.end().await;
@@ -171,6 +185,7 @@ const LAST_SCRAPE: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use memoric_config::Settings;
+    use tempfile::TempDir;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
@@ -179,12 +194,14 @@ mod tests {
     use super::*;
     use crate::config::tests::environment;
 
-    fn settings() -> Settings {
+    fn settings() -> (TempDir, Settings) {
+        let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
+        settings.audit.spool.folder = folder.path().join("spool");
         settings.gateway.http = Some(([127, 0, 0, 1], 0).into());
         settings.gateway.https = None;
         settings.gateway.metrics = ([127, 0, 0, 1], 0).into();
-        settings
+        (folder, settings)
     }
 
     async fn bind(settings: &Settings) -> Result<Gateway, StartError> {
@@ -203,7 +220,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_gateway_counts_what_it_did_where_clients_do_not_come() {
-        let gateway = bind(&settings()).await.unwrap();
+        let (_folder, settings) = settings();
+        let gateway = bind(&settings).await.unwrap();
         let (http, metrics) = (gateway.http_addr().unwrap(), gateway.metrics_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(gateway.run(async { drop(stopped.await) }));
@@ -214,6 +232,7 @@ mod tests {
         running.await.unwrap();
 
         assert!(counted.contains("memoric_gateway_requests_total{"), "{counted}");
+        assert!(counted.contains("memoric_gateway_spool_written_total{log=\"strangers\"} 1"));
         assert!(!counted.contains("nowhere"), "labels are words of our own");
         assert!(TcpStream::connect(http).await.is_err());
         assert!(TcpStream::connect(metrics).await.is_err());
@@ -221,8 +240,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_taken_is_named() {
-        let first = bind(&settings()).await.unwrap();
-        let mut settings = settings();
+        let (_folder, mut settings) = settings();
+        let first = bind(&settings).await.unwrap();
         settings.gateway.http = first.http_addr();
 
         let refused = bind(&settings).await.err().unwrap().to_string();
@@ -232,8 +251,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_gateway_that_could_write_nothing_down_does_not_start() {
+        let (folder, mut settings) = settings();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        settings.audit.spool.folder = folder.path().join("file/spool");
+
+        let refused = bind(&settings).await.err().unwrap().to_string();
+
+        assert!(refused.starts_with("audit.spool.folder: the spool in /"), "{refused}");
+    }
+
+    #[tokio::test]
     async fn a_gateway_that_counts_for_nobody_opens_no_private_port() {
-        let mut settings = settings();
+        let (_folder, mut settings) = settings();
         settings.observability.metrics.enabled = false;
 
         assert_eq!(bind(&settings).await.unwrap().metrics_addr(), None);

@@ -18,6 +18,7 @@ mod forward;
 mod framing;
 mod gateway;
 mod health;
+mod journal;
 mod limits;
 mod listener;
 mod metrics;
@@ -29,8 +30,10 @@ mod request;
 mod respond;
 mod revocation;
 mod routes;
+mod spool;
 mod target;
 
 pub use config::Config;
 pub use gateway::{Gateway, StartError};
 pub use listener::CertificateError;
+pub use spool::SpoolOpenError;

@@ -120,6 +120,11 @@ impl Metrics {
         *self.feed_confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
+    /// Shows, from now on, what `figures` tell.
+    pub(crate) fn include(&self, figures: impl Collector + 'static) -> Result<()> {
+        self.registry.register(Box::new(figures))
+    }
+
     /// Everything counted so far, in Prometheus' text form.
     pub(crate) fn render(&self) -> Result<String> {
         let confirmed = *self.feed_confirmed.lock().unwrap_or_else(PoisonError::into_inner);

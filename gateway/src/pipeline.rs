@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use memoric_contract::{AnsweredBy, Operation, token::TokenKeys};
+use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
 
 use crate::{
     authn::Authenticator,
@@ -15,6 +15,7 @@ use crate::{
     credential::Credential,
     exchange::Exchange,
     framing,
+    journal::Journal,
     limits::Limits,
     rejection::Rejection,
     request::Request,
@@ -29,6 +30,7 @@ pub(crate) struct Pipeline {
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
     authenticator: Authenticator,
+    journal: Arc<Journal>,
     bounds: Bounds,
     routes: Routes,
 }
@@ -44,8 +46,14 @@ pub(crate) enum Decision {
 }
 
 impl Pipeline {
-    pub(crate) fn new(config: &Config, limits: Arc<Limits>, revocations: Arc<Revocations>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        limits: Arc<Limits>,
+        revocations: Arc<Revocations>,
+        journal: Arc<Journal>,
+    ) -> Self {
         Self {
+            journal,
             cors: Cors::new(config.cors.clone()),
             limits,
             revocations,
@@ -80,19 +88,24 @@ impl Pipeline {
 
         // Who is asking?
         let identity = match Credential::read(request.headers(), operation.demands())? {
-            Credential::AccessToken(token) => Some(self.authenticator.verify(token, now())?),
+            Credential::AccessToken(token) => {
+                let verified = self.authenticator.verify(token, now());
+                Some(verified.map_err(|disbelief| exchange.disbelieve(disbelief))?)
+            }
             Credential::Nothing | Credential::RefreshToken => None,
         };
         if let Some(identity) = &identity {
-            exchange.caller = Some((identity.user, identity.presented.kind()));
+            exchange.caller = Some(Arc::clone(identity));
             self.revocations.ensure_live(identity).await?;
         }
         let budget =
             self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
         exchange.budget = budget.or(exchange.budget);
 
-        // May they?
+        // May they, and can it be written down that they did?
+        exchange.owner = authz::named_owner(operation, &target).and_then(UserId::parse);
         let permit = authz::authorize(identity.as_ref(), operation, target)?;
+        self.journal.ensure_room(permit.caller())?;
         Ok(match operation.answered_by() {
             AnsweredBy::Gateway => Decision::Answer(operation),
             AnsweredBy::Backend => Decision::Forward(permit),

@@ -21,6 +21,7 @@ use crate::{
     forward::{Forward, fault},
     gateway::Background,
     health::{Features, Health},
+    journal::Aside,
     limits::Limits,
     metrics::Metrics,
     pipeline::{Decision, Pipeline},
@@ -63,12 +64,24 @@ impl Proxy {
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
         Self {
-            pipeline: Pipeline::new(config, limits, revocations),
+            pipeline: Pipeline::new(config, limits, revocations, Arc::clone(exchanges.journal())),
             forward: Forward::new(config.backend.clone(), key, config.timeouts),
             health,
             exchanges,
             body_bytes: config.bounds.body_bytes,
         }
+    }
+
+    /// Tells the client no, once that is written down.
+    async fn refuse(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        rejection: Rejection,
+    ) -> Result<()> {
+        let journal = self.exchanges.journal();
+        let rejection = journal.refused(exchange, &session.req_header().headers, rejection).await;
+        respond::reject(session, exchange, &rejection).await
     }
 }
 
@@ -107,12 +120,12 @@ impl ProxyHttp for Proxy {
                         if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                     respond::answer(session, exchange, status, &body).await?;
                 }
-                None => respond::reject(session, exchange, &Rejection::Internal).await?,
+                None => self.refuse(session, exchange, Rejection::Internal).await?,
             },
             Ok(Decision::Preflight(preflight)) => {
                 respond::preflight(session, exchange, &preflight).await?
             }
-            Err(rejection) => respond::reject(session, exchange, &rejection).await?,
+            Err(rejection) => self.refuse(session, exchange, rejection).await?,
         }
         Ok(true)
     }
@@ -162,8 +175,13 @@ impl ProxyHttp for Proxy {
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
+        let aside = Aside::of(&head.headers);
         respond::take_out(head);
-        respond::sign_off(head, exchange)
+        respond::sign_off(head, exchange)?;
+        let journal = self.exchanges.journal();
+        let written =
+            journal.answered(exchange, &session.req_header().headers, head.status, aside).await;
+        written.map_err(|_| Error::explain(UNRECORDED, "the answer could not be written down"))
     }
 
     /// Tries again only what cannot happen twice: a request without a body and without effect, on
@@ -200,13 +218,11 @@ impl ProxyHttp for Proxy {
             tracing::warn!(request = %exchange.id, fault, source, "not forwarded");
             // What was not read of the body is still on its way.
             session.set_keepalive(None);
-            if respond::reject(session, exchange, &rejection).await.is_err() {
+            let error_code = rejection.status().as_u16();
+            if self.refuse(session, exchange, rejection).await.is_err() {
                 tracing::debug!(request = %exchange.id, "the client is gone");
             }
-            return FailToProxy {
-                error_code: rejection.status().as_u16(),
-                can_reuse_downstream: false,
-            };
+            return FailToProxy { error_code, can_reuse_downstream: false };
         }
         FailToProxy { error_code: 0, can_reuse_downstream: false }
     }
@@ -246,6 +262,7 @@ fn is_answered(session: &Session) -> bool {
 fn rejection_for(error: &Error) -> Option<Rejection> {
     match (error.esource(), error.etype()) {
         (_, ErrorType::HTTPStatus(TOO_LARGE)) => Some(Rejection::BodyTooLarge),
+        (_, fault) if *fault == UNRECORDED => Some(Rejection::AuditUnavailable),
         (
             ErrorSource::Downstream,
             ErrorType::ConnectionClosed | ErrorType::WriteError | ErrorType::ReadError,
@@ -261,6 +278,9 @@ fn rejection_for(error: &Error) -> Option<Rejection> {
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
     }
 }
+
+/// What keeps an answer from leaving that was not written down.
+const UNRECORDED: ErrorType = ErrorType::Custom("unrecorded");
 
 /// The status of a body that is larger than its bound.
 const TOO_LARGE: u16 = 413;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use memoric_contract::audit::EventType;
 use thiserror::Error;
 
 /// Why a request went no further.
@@ -53,6 +54,8 @@ pub(crate) enum Rejection {
     NotImplemented(&'static str),
     #[error("revocations could not be read")]
     RevocationsUnavailable,
+    #[error("what is done could not be written down")]
+    AuditUnavailable,
     #[error("the backend cannot be reached")]
     BackendUnavailable,
     #[error("the backend did not answer in time")]
@@ -87,7 +90,7 @@ impl Rejection {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::BackendUnusable => StatusCode::BAD_GATEWAY,
-            Self::RevocationsUnavailable | Self::BackendUnavailable => {
+            Self::RevocationsUnavailable | Self::AuditUnavailable | Self::BackendUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::BackendLate => StatusCode::GATEWAY_TIMEOUT,
@@ -114,11 +117,51 @@ impl Rejection {
             Self::Forbidden | Self::AnotherUser => "forbidden",
             Self::NotImplemented(_) => "not_implemented",
             Self::RevocationsUnavailable => "revocation_unavailable",
+            Self::AuditUnavailable => "audit_unavailable",
             Self::BackendUnavailable => "backend_unavailable",
             Self::BackendLate => "backend_timeout",
             Self::BackendUnusable => "bad_gateway",
             Self::Internal => "internal_error",
         }
+    }
+
+    /// What the trail calls it. `None`: it is not recorded. A browser's question is nobody's
+    /// request yet, and what could not be written down cannot be written down.
+    pub(crate) const fn event(&self) -> Option<EventType> {
+        Some(match self {
+            Self::PreflightRefused(_) | Self::AuditUnavailable => return None,
+            Self::Ambiguous(_)
+            | Self::Misframed(_)
+            | Self::HeadTooLarge
+            | Self::BodyTooLarge
+            | Self::BodyIncomplete
+            | Self::UnknownExpectation
+            | Self::Unaccountable
+            | Self::NotFound
+            | Self::MethodNotAllowed { .. } => EventType::SuspiciousActivity,
+            Self::TooMany { .. } => EventType::RateLimitExceeded,
+            Self::SeveralCredentials | Self::BadCredential(_) | Self::Revoked => {
+                EventType::TokenInvalid
+            }
+            Self::TokenExpired => EventType::TokenExpired,
+            Self::ForeignOrigin
+            | Self::NoCredential
+            | Self::Forbidden
+            | Self::AnotherUser
+            | Self::NotImplemented(_) => EventType::AccessDenied,
+            Self::RevocationsUnavailable
+            | Self::BackendUnavailable
+            | Self::BackendLate
+            | Self::BackendUnusable
+            | Self::Internal => EventType::SystemError,
+        })
+    }
+
+    /// Whether the credential that was presented is worth nothing any more, so that whoever has it
+    /// is a stranger to the trail. Where nobody could be asked, they are who they say: nothing else
+    /// is done for anybody then, and what strangers do is not always recorded one by one.
+    pub(crate) const fn ends_credential(&self) -> bool {
+        matches!(self, Self::TokenExpired | Self::Revoked)
     }
 
     /// The sentence that a client reads: the guide's, or the Python server's, where they have one.
@@ -142,7 +185,7 @@ impl Rejection {
             Self::TokenExpired => "Token expired",
             Self::Forbidden | Self::AnotherUser => "Insufficient permissions",
             Self::NotImplemented(what) => what,
-            Self::RevocationsUnavailable | Self::BackendUnavailable => {
+            Self::RevocationsUnavailable | Self::AuditUnavailable | Self::BackendUnavailable => {
                 "The service is unavailable, try again later"
             }
             Self::BackendLate => "The service took too long to answer",
@@ -177,7 +220,9 @@ impl Rejection {
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TooMany { retry_after } => Some(whole_seconds(*retry_after)),
-            Self::RevocationsUnavailable | Self::BackendUnavailable => Some(1),
+            Self::RevocationsUnavailable | Self::AuditUnavailable | Self::BackendUnavailable => {
+                Some(1)
+            }
             _ => None,
         }
     }

@@ -119,6 +119,12 @@ impl Started {
         rustix::process::kill_process(self.pid(), signal).expect("the program runs");
     }
 
+    /// Ends it at once, and waits for that.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
     /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_none()

@@ -49,6 +49,7 @@ impl Recipe {
 
     /// The same on a database that is there.
     pub fn on(servers: &Servers, database: String) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder =
             tempfile::Builder::new().prefix("recipe-").tempdir_in("/tmp").expect("a folder");
         write_certificate(folder.path());
@@ -66,6 +67,7 @@ impl Recipe {
             ("MEMORIC_REDIS__PREFIX", format!("{database}:")),
             ("MEMORIC_BACKEND__LISTEN", socket.clone()),
             ("MEMORIC_GATEWAY__BACKEND", socket),
+            ("MEMORIC_AUDIT__SPOOL__FOLDER", path("spool")),
             ("MEMORIC_GATEWAY__TLS__CERTIFICATE", path("certificate.pem")),
             ("MEMORIC_GATEWAY__TLS__KEY", path("key.pem")),
             ("MEMORIC_HTTP", free_address().to_string()),
@@ -94,11 +96,7 @@ impl Recipe {
 
     /// The value of one variable.
     pub fn value(&self, name: &str) -> &str {
-        self.variables
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-            .expect("it is set")
+        value(&self.variables, name)
     }
 
     /// A folder that goes with the recipe.
@@ -140,7 +138,33 @@ impl Deployment {
         self.folder.path().to_owned()
     }
 
-    async fn wait_until_ready(mut self) -> Self {
+    /// The value of one variable.
+    pub fn value(&self, name: &str) -> &str {
+        value(&self.variables, name)
+    }
+
+    /// Ends the gateway as a crash would.
+    pub fn kill_gateway(&mut self) {
+        self.gateway.kill();
+    }
+
+    /// Ends the backend as a crash would.
+    pub fn kill_backend(&mut self) {
+        self.backend.kill();
+    }
+
+    /// Starts whatever does not run, and waits for nothing.
+    pub fn revive(&mut self) {
+        if !self.backend.is_running() {
+            self.backend = self.program("memoric-backend").args(["serve"]).start();
+        }
+        if !self.gateway.is_running() {
+            self.gateway = self.program("memoric-gateway").args(["serve"]).start();
+        }
+    }
+
+    /// Waits until both are ready.
+    pub async fn wait_until_ready(mut self) -> Self {
         let began = Instant::now();
         let url = format!("http://{}/ready", self.http);
         while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
@@ -154,6 +178,11 @@ impl Deployment {
         }
         self
     }
+}
+
+fn value<'a>(variables: &'a [(String, String)], name: &str) -> &'a str {
+    let (_, value) = variables.iter().find(|(known, _)| known == name).expect("it is set");
+    value
 }
 
 fn with(program: Program, variables: &[(String, String)]) -> Program {

@@ -261,6 +261,7 @@ fn settings(servers: &Servers, database: &str, folder: &TempDir) -> (Settings, C
     settings.gateway.https = Some(anywhere);
     settings.gateway.metrics = anywhere;
     settings.gateway.threads = 1;
+    settings.audit.spool.folder = folder.path().join("spool");
     settings.gateway.tls.certificate = Some(folder.path().join("certificate.pem"));
     settings.gateway.tls.key = Some(folder.path().join("key.pem"));
     for quota in [

@@ -18,10 +18,9 @@ async fn the_guides_table_holds_for_every_operation_and_role() {
     for operation in
         Operation::ALL.into_iter().filter(|operation| operation.demands() == Demands::Access)
     {
+        let allowed = allowed(operation);
         for (role, person) in &people {
-            let may = role.is_some_and(|role| {
-                operation.needs().is_none_or(|permission| role.allows(permission))
-            });
+            let may = role.is_some_and(|role| allowed.contains(&role));
             let answer = ask(&world, person, operation).await;
             let is_refused = answer.status() == StatusCode::FORBIDDEN;
             assert_eq!(is_refused, !may, "{operation:?} as {role:?}: {}", answer.status());
@@ -38,6 +37,26 @@ async fn the_guides_table_holds_for_every_operation_and_role() {
                 );
             }
         }
+    }
+}
+
+/// The guide's table ("User Roles"), written out: the code under test has one of its own.
+fn allowed(operation: Operation) -> &'static [Role] {
+    const ANYONE: &[Role] = &[Role::Admin, Role::User, Role::Readonly];
+    const WRITERS: &[Role] = &[Role::Admin, Role::User];
+    const ADMINS: &[Role] = &[Role::Admin];
+    match operation.name() {
+        "logout" | "show_me" | "change_password" | "show_profile" | "recall_memories"
+        | "list_clusters" => ANYONE,
+        "remember_memory" | "create_api_key" => WRITERS,
+        "run_policies"
+        | "read_audit"
+        | "read_user_audit"
+        | "read_security_audit"
+        | "count_audit"
+        | "list_event_types"
+        | "list_severities" => ADMINS,
+        unlisted => panic!("{unlisted} has no line in the guide's table"),
     }
 }
 
@@ -124,16 +143,7 @@ async fn a_profile_is_for_its_owner_and_for_admins() {
 async fn what_is_not_built_yet_says_so() {
     let world = World::start().await;
     let root = world.person_with("root", &["admin"]).await;
-    let unfilled = [
-        Operation::CreateApiKey,
-        Operation::ListClusters,
-        Operation::RunPolicies,
-        Operation::ReadUserAudit,
-        Operation::ReadSecurityAudit,
-        Operation::CountAudit,
-        Operation::ListEventTypes,
-        Operation::ListSeverities,
-    ];
+    let unfilled = [Operation::CreateApiKey, Operation::ListClusters, Operation::RunPolicies];
 
     for operation in unfilled {
         let answer = ask(&world, &root, operation).await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// One line of the guide and what it promises.
 struct Row {
     line: u32,
-    /// What a shell runs. `{http}`, `{token}` and `{admin_token}` stand for what the guide elides.
+    /// What a shell runs. `{token}` and its like stand for what the guide elides.
     command: &'static str,
     promise: Promise,
 }
@@ -33,6 +33,7 @@ async fn every_command_of_the_guide_does_what_the_guide_says() {
     let tokens = [
         ("{token}", token(&memoric, "user1", "user_password_456")),
         ("{admin_token}", token(&memoric, "admin", "secure_password_123")),
+        ("{readonly_token}", token(&memoric, "reader", "reader_password_789")),
     ];
 
     for row in rows() {
@@ -121,8 +122,28 @@ fn rows() -> Vec<Row> {
             promise: Answers(403, |body| body["detail"] == "Insufficient permissions"),
         },
         Row {
-            line: 83,
+            line: 81,
+            command: r#"curl -X POST http://localhost:8000/policies/run -H "Authorization: Bearer {admin_token}""#,
+            promise: NotYet,
+        },
+        Row {
+            line: 82,
+            command: r#"curl -X POST http://localhost:8000/memories -H "Authorization: Bearer {token}" -H "Content-Type: application/json" -d '{"content": "mine"}'"#,
+            promise: Answers(200, |body| body["id"].is_i64()),
+        },
+        Row {
+            line: 82,
             command: r#"curl -X POST http://localhost:8000/policies/run -H "Authorization: Bearer {token}""#,
+            promise: Answers(403, |body| body["detail"] == "Insufficient permissions"),
+        },
+        Row {
+            line: 83,
+            command: r#"curl http://localhost:8000/memories -H "Authorization: Bearer {readonly_token}""#,
+            promise: Answers(200, Value::is_array),
+        },
+        Row {
+            line: 83,
+            command: r#"curl -X POST http://localhost:8000/memories -H "Authorization: Bearer {readonly_token}" -H "Content-Type: application/json" -d '{"content": "mine"}'"#,
             promise: Answers(403, |body| body["detail"] == "Insufficient permissions"),
         },
         // 239: the URL is unquoted in the guide; a shell without a file that matches takes it as it is.
@@ -142,6 +163,11 @@ fn rows() -> Vec<Row> {
             line: 229,
             command: r#"curl "http://localhost:8000/audit/logs?event_type=auth.login.failed" -H "Authorization: Bearer {admin_token}""#,
             promise: Answers(200, |body| body["logs"][0]["success"] == false),
+        },
+        Row {
+            line: 230,
+            command: r#"curl "http://localhost:8000/audit/logs?event_type=memory.created" -H "Authorization: Bearer {admin_token}""#,
+            promise: Answers(200, |body| body["logs"][0]["event_type"] == "memory.created"),
         },
         Row {
             line: 238,
@@ -171,6 +197,8 @@ fn create_users_of_line_60(memoric: &Deployment) {
     for (name, password, email, roles) in [
         ("admin", "secure_password_123", "admin@example.com", "admin"),
         ("user1", "user_password_456", "user1@example.com", "user"),
+        // Of line 83, for which the guide makes nobody.
+        ("reader", "reader_password_789", "reader@example.com", "readonly"),
     ] {
         let made = create_user(memoric.program("memoric-backend"), name, password, email, roles);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -10,5 +10,6 @@ mod isolation;
 mod refresh;
 mod sessions;
 mod shutdown;
+mod spool;
 mod startup;
 mod up;

@@ -30,9 +30,16 @@ async fn a_secret_that_is_missing_short_or_a_sample_stops_the_start() {
             );
         }
     }
-    for name in ["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY", "MEMORIC_DB_PASSWORD"] {
+    for (name, programs) in [
+        ("MEMORIC_JWT_SECRET", &BOTH[..]),
+        ("MEMORIC_ASSERTION_KEY", &BOTH[..]),
+        ("MEMORIC_DB_PASSWORD", &["memoric-backend"]),
+    ] {
         let recipe = Recipe::new().await.unset(name);
-        assert_refused(&recipe.program("memoric-backend").args(["serve"]).run(), &[name], name);
+        for program in programs {
+            let refused = recipe.program(program).args(["serve"]).run();
+            assert_refused(&refused, &[name], &format!("{program} without {name}"));
+        }
     }
 }
 
@@ -86,6 +93,8 @@ async fn a_setting_that_is_unknown_or_impossible_is_named_with_its_line() {
         ("auth:\n  access_token_ttl: 5\n", 2, "auth.access_token_ttl"),
         ("auth:\n  registration: ajar\n", 2, "auth.registration"),
         ("gateway:\n  limits:\n    keys: 0\n", 3, "gateway.limits.keys"),
+        ("audit:\n  spool:\n    known_bytes: 65535\n", 3, "audit.spool.known_bytes"),
+        ("audit:\n  strangers:\n    burst: 0\n", 3, "audit.strangers"),
         ("cors:\n  origins: ['*']\n", 2, "cors.origins"),
         ("cors:\n  origins: ['https://a.example/path']\n", 2, "cors.origins"),
         ("obserability:\n  metrics:\n    enabled: true\n", 1, "observability"),
@@ -271,6 +280,35 @@ async fn check_shows_every_setting_and_no_secret() {
     let alone = Recipe::new().await;
     let checked = alone.program("memoric-gateway").args(["check"]).run();
     assert!(!checked.status.success(), "a backend that is away is a finding");
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(told.contains("spool: ok") && !alone.folder().join("spool").exists(), "{told}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_could_write_nothing_down_does_not_start() {
+    let recipe = Recipe::new().await.set("MEMORIC_AUDIT__SPOOL__FOLDER", "/dev/null/spool");
+
+    let refused = recipe.program("memoric-gateway").args(["serve"]).run();
+    let checked = recipe.program("memoric-gateway").args(["check"]).run();
+
+    assert_refused(&refused, &["audit.spool.folder", "/dev/null/spool"], "no folder");
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(told.contains("spool: the spool in /dev/null/spool cannot be used"), "{told}");
+}
+
+#[tokio::test]
+async fn a_command_at_the_console_leaves_no_key_that_lasts() {
+    let recipe = Recipe::new().await;
+
+    for _ in 0..2 {
+        let listed = recipe.program("memoric-backend").args(["user", "list"]).run();
+        assert!(listed.status.success(), "{}", told(&listed));
+    }
+
+    let superuser = Servers::get().await.superuser(recipe.value("MEMORIC_DATABASE__NAME")).await;
+    let lasting = "SELECT count(*), count(*) FILTER (WHERE expires_at > now() + interval '15 minutes') FROM sec.key";
+    let keys = superuser.query_one(lasting, &[]).await.unwrap();
+    assert_eq!((keys.get::<_, i64>(0), keys.get::<_, i64>(1)), (2, 0));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::report::Report;
-pub(crate) use self::report::id_of;
+pub(crate) use self::report::origin_of;
 #[cfg(test)]
 pub(crate) use self::report::tests::{
     full as report_for_tests, longest as longest_report_for_tests,
@@ -22,6 +22,9 @@ pub const OWNER_HEADER: &str = "x-memoric-owner";
 
 /// Tells the gateway, in an answer of the backend's, the id of what it was about.
 pub const RESOURCE_HEADER: &str = "x-memoric-resource";
+
+/// Tells the gateway that the backend has recorded the request itself.
+pub const RECORDED_HEADER: &str = "x-memoric-recorded";
 
 /// Who did what to whose, when, from where, and how it ended.
 ///
@@ -199,18 +202,60 @@ named! {
     }
 }
 
+impl EventType {
+    /// Who may say that it happened.
+    ///
+    /// A change is told by who made it, in the transaction of the change; the backend takes nobody
+    /// else's word for one.
+    pub const fn emitters(self) -> &'static [Emitter] {
+        use Emitter::{Backend, Console, Gateway};
+        match self {
+            Self::LoginSucceeded
+            | Self::LoginFailed
+            | Self::LoggedOut
+            | Self::TokenCreated
+            | Self::TokenRefreshed
+            | Self::TokenReused
+            | Self::MemoryCreated
+            | Self::MemoryUpdated
+            | Self::MemoryDeleted
+            | Self::ClusterCreated
+            | Self::ClusterUpdated
+            | Self::ClusterDeleted
+            | Self::PolicyExecuted
+            | Self::PolicyFailed => &[Backend],
+            Self::KeyCreated
+            | Self::KeyRotated
+            | Self::KeyRevoked
+            | Self::UserCreated
+            | Self::UserUpdated
+            | Self::UserDeleted
+            | Self::PasswordChanged
+            | Self::PasswordReset
+            | Self::UserActivated
+            | Self::UserDeactivated => &[Backend, Console],
+            Self::TokenExpired
+            | Self::MemoryRetrieved
+            | Self::MemorySearched
+            | Self::ClusterRetrieved
+            | Self::AccessGranted
+            | Self::PermissionChecked
+            | Self::RateLimitExceeded => &[Gateway],
+            Self::TokenInvalid
+            | Self::AccessDenied
+            | Self::BreachAttempt
+            | Self::SuspiciousActivity => &[Gateway, Backend],
+            Self::SystemStartup | Self::SystemShutdown | Self::SystemError => {
+                &[Gateway, Backend, Console]
+            }
+        }
+    }
+}
+
 impl Record {
-    /// The id: the first 16 bytes of SHA-256(request id ‖ emitter ‖ number u32), so that a retry
-    /// cannot double it.
+    /// The id in the trail.
     pub fn id(&self) -> Uuid {
-        let digest = Sha256::new()
-            .chain_update(self.request.0.as_bytes())
-            .chain_update([self.emitter.code()])
-            .chain_update(self.number.to_be_bytes())
-            .finalize();
-        let mut id = [0; 16];
-        id.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
-        Uuid::from_bytes(id)
+        event_id(self.request, self.emitter, self.number)
     }
 
     /// The canonical bytes but for their last field, the resource id, which the database appends
@@ -249,6 +294,18 @@ impl Record {
 }
 
 impl Emitter {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gateway, Self::Backend, Self::Console];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Backend => "backend",
+            Self::Console => "console",
+        }
+    }
+
     /// The byte that stands for it.
     pub const fn code(self) -> u8 {
         match self {
@@ -257,6 +314,24 @@ impl Emitter {
             Self::Console => 3,
         }
     }
+}
+
+/// The id of an emitter's `number`th record about a request: the first 16 bytes of SHA-256(request
+/// id ‖ emitter ‖ number u32), so that a retry cannot double it.
+pub fn event_id(request: RequestId, emitter: Emitter, number: u32) -> Uuid {
+    let digest = Sha256::new()
+        .chain_update(request.0.as_bytes())
+        .chain_update([emitter.code()])
+        .chain_update(number.to_be_bytes())
+        .finalize();
+    uuid_of(digest)
+}
+
+/// The first 16 bytes of a digest.
+pub(crate) fn uuid_of(digest: impl IntoIterator<Item = u8>) -> Uuid {
+    let mut id = [0; 16];
+    id.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
+    Uuid::from_bytes(id)
 }
 
 /// Text from outside, made fit for a record: bounded to `limit` characters, without control characters.
@@ -289,6 +364,20 @@ mod tests {
         assert_eq!(record().id().simple().to_string(), "7e130166dd7d44d98bdff19fe4c96e9b");
         assert_ne!(Record { number: 1, ..record() }.id(), record().id());
         assert_ne!(Record { emitter: Emitter::Gateway, ..record() }.id(), record().id());
+    }
+
+    #[test]
+    fn a_change_is_told_by_who_made_it() {
+        let gateway = |event: EventType| event.emitters().contains(&Emitter::Gateway);
+        for name in ["login.", "logout", "token.created", "user.", "policy."] {
+            let named = |event: &&EventType| event.name().contains(name);
+            assert!(!EventType::ALL.iter().filter(named).any(|event| gateway(*event)), "{name}");
+        }
+        for change in [".created", ".updated", ".deleted"] {
+            let named = |event: &&EventType| event.name().ends_with(change);
+            assert!(!EventType::ALL.iter().filter(named).any(|event| gateway(*event)), "{change}");
+        }
+        assert!(EventType::ALL.iter().all(|event| !event.emitters().is_empty()));
     }
 
     #[test]

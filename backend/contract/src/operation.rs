@@ -1,6 +1,10 @@
 //! Everything that can be asked for.
 
-use crate::{Permission, spool::BATCH_PATH};
+use crate::{
+    Permission,
+    audit::{Action, EventType, Resource},
+    spool::BATCH_PATH,
+};
 
 /// One thing a client can ask for.
 ///
@@ -492,6 +496,47 @@ impl Operation {
         }
     }
 
+    /// What the trail calls it when it was done, and what was done to which kind of thing. `None`:
+    /// nobody records it.
+    pub const fn audited(self) -> Option<(EventType, Action, Resource)> {
+        Some(match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowSigningKeys
+            | Self::ShowOpenApi => return None,
+            Self::Register => (EventType::UserCreated, Action::Create, Resource::User),
+            Self::Login => (EventType::LoginSucceeded, Action::Create, Resource::Session),
+            Self::Refresh => (EventType::TokenRefreshed, Action::Update, Resource::Session),
+            Self::Logout | Self::LogoutEverywhere | Self::EndSession => {
+                (EventType::LoggedOut, Action::Delete, Resource::Session)
+            }
+            Self::ListSessions => (EventType::AccessGranted, Action::Read, Resource::Session),
+            Self::ShowMe | Self::ShowProfile | Self::ListUsers | Self::ShowUser => {
+                (EventType::AccessGranted, Action::Read, Resource::User)
+            }
+            Self::CreateUser => (EventType::UserCreated, Action::Create, Resource::User),
+            Self::ChangeUser => (EventType::UserUpdated, Action::Update, Resource::User),
+            Self::ResetPassword => (EventType::PasswordReset, Action::Update, Resource::User),
+            Self::ChangePassword => (EventType::PasswordChanged, Action::Update, Resource::User),
+            Self::CreateApiKey => (EventType::KeyCreated, Action::Create, Resource::ApiKey),
+            Self::RotateApiKey => (EventType::KeyRotated, Action::Update, Resource::ApiKey),
+            Self::RevokeApiKey => (EventType::KeyRevoked, Action::Delete, Resource::ApiKey),
+            Self::ListApiKeys => (EventType::AccessGranted, Action::Read, Resource::ApiKey),
+            Self::RecallMemories => (EventType::MemoryRetrieved, Action::Read, Resource::Memory),
+            Self::RememberMemory => (EventType::MemoryCreated, Action::Create, Resource::Memory),
+            Self::ListClusters => (EventType::ClusterRetrieved, Action::Read, Resource::Cluster),
+            Self::RunPolicies => (EventType::PolicyExecuted, Action::Execute, Resource::Policy),
+            Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => (EventType::AccessGranted, Action::Read, Resource::Audit),
+        })
+    }
+
     /// Whether it changes anything. The backend reads under `READ ONLY` where it does not.
     pub fn is_safe(self) -> bool {
         self.method() == "GET"
@@ -604,6 +649,14 @@ mod tests {
                 operation.needs().is_none() || operation.demands() == Demands::Access,
                 "{operation:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_somebody_records_has_a_name_in_the_trail() {
+        for operation in Operation::ALL {
+            let is_recorded = operation.recorded_by() != RecordedBy::Nobody;
+            assert_eq!(operation.audited().is_some(), is_recorded, "{operation:?}");
         }
     }
 

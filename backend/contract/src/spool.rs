@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    FieldReader, FieldWriter,
-    audit::{Report, id_of},
+    FieldReader, FieldWriter, RequestId,
+    audit::{Emitter, Report, event_id, origin_of, uuid_of},
 };
 
 /// Where a batch is posted to.
@@ -37,7 +37,8 @@ pub enum Delivery {
 /// They may hold personal fields in clear.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Poisoned {
-    /// The event's id, where it can be made out; otherwise one that follows from the bytes.
+    /// The event's id, where it can be made out; otherwise one that follows from the bytes. Never
+    /// one that another emitter's record could have.
     pub id: Uuid,
     /// Why they are no record.
     pub reason: PoisonReason,
@@ -116,32 +117,41 @@ impl Report {
 impl Poisoned {
     /// What is delivered in place of a payload that the backend `refused`.
     pub fn refused(payload: &[u8]) -> Self {
-        let id = event_id(payload).unwrap_or_else(|| digest_id(payload));
-        Self::kept(id, PoisonReason::Refused, payload)
+        Self::kept(PoisonReason::Refused, payload)
     }
 
     /// What is delivered in place of `damaged` bytes.
     pub fn damaged(damaged: &[u8]) -> Self {
-        Self::kept(digest_id(damaged), PoisonReason::Damaged, damaged)
+        Self::kept(PoisonReason::Damaged, damaged)
     }
 
-    fn kept(id: Uuid, reason: PoisonReason, bytes: &[u8]) -> Self {
-        Self { id, reason, bytes: bytes.get(..LONGEST_POISON).unwrap_or(bytes).to_vec() }
+    fn kept(reason: PoisonReason, bytes: &[u8]) -> Self {
+        let bytes = bytes.get(..LONGEST_POISON).unwrap_or(bytes).to_vec();
+        let (request, number) = origin(reason, &bytes);
+        Self { id: event_id(request, Emitter::Gateway, number), reason, bytes }
+    }
+
+    /// The request and the number that its id follows from. Where they cannot be made out, what
+    /// stands for the request is made of the bytes.
+    pub fn origin(&self) -> (RequestId, u32) {
+        origin(self.reason, &self.bytes)
     }
 
     /// The frame that holds it.
     pub fn frame(&self) -> Vec<u8> {
-        framed(open_frame(POISONED).uuid(self.id).integer(self.reason.code()).bytes(&self.bytes))
+        framed(self.list(open_frame(POISONED)))
     }
 
     fn read(list: &[u8]) -> Option<Self> {
         let mut fields = FieldReader::new(list);
-        let read = Self {
-            id: fields.uuid()?,
-            reason: PoisonReason::coded(fields.integer()?)?,
-            bytes: fields.bytes()?.to_vec(),
-        };
-        fields.is_empty().then_some(read)
+        let _ = fields.uuid()?;
+        let read = Self::kept(PoisonReason::coded(fields.integer()?)?, fields.bytes()?);
+        // An id of its own choice could take the place of somebody else's record.
+        (read.list(FieldWriter::new()).finish() == list).then_some(read)
+    }
+
+    fn list(&self, fields: FieldWriter) -> FieldWriter {
+        fields.uuid(self.id).integer(self.reason.code()).bytes(&self.bytes)
     }
 }
 
@@ -227,7 +237,10 @@ impl<'a> Frame<'a> {
     pub fn id(&self) -> Option<Uuid> {
         match self.payload().split_first_chunk::<2>()? {
             ([VERSION, POISONED], list) => FieldReader::new(list).uuid(),
-            _ => event_id(self.payload()),
+            _ => {
+                let (request, number) = reported_origin(self.payload())?;
+                Some(event_id(request, Emitter::Gateway, number))
+            }
         }
     }
 }
@@ -263,20 +276,20 @@ pub fn batch<'a>(frames: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
 
 /// Reads the body of a batch, in order. An inner `None` is a frame to refuse: what it holds is not known.
 ///
-/// `None`: this is no batch, or one beyond the bounds.
+/// `None`: this is no batch, or one beyond the bounds. It gives up at the first byte that is not a
+/// frame's: to look for the next frame in what somebody sends could take for ever.
 pub fn read_batch(body: &[u8]) -> Option<Vec<Option<Delivery>>> {
-    let ([VERSION], frames) = body.split_first_chunk::<1>()? else { return None };
+    let ([VERSION], mut frames) = body.split_first_chunk::<1>()? else { return None };
     if frames.len() > LONGEST_BATCH {
         return None;
     }
-    let deliveries = Frames::new(frames)
-        .take(LARGEST_BATCH + 1)
-        .map(|piece| match piece {
-            Piece::Frame(frame) => Some(Delivery::read(frame.payload())),
-            Piece::Damaged(_) | Piece::Torn(_) => None,
-        })
-        .collect::<Option<Vec<_>>>()?;
-    (deliveries.len() <= LARGEST_BATCH).then_some(deliveries)
+    let mut deliveries = Vec::new();
+    while !frames.is_empty() && deliveries.len() < LARGEST_BATCH {
+        let frame = Frame::at(frames)?;
+        deliveries.push(Delivery::read(frame.payload()));
+        frames = frames.get(frame.bytes.len()..)?;
+    }
+    frames.is_empty().then_some(deliveries)
 }
 
 fn open_frame(kind: u8) -> FieldWriter {
@@ -332,19 +345,26 @@ fn is_torn(bytes: &[u8]) -> bool {
     cut_short || bytes.iter().all(|byte| *byte == 0)
 }
 
-fn event_id(payload: &[u8]) -> Option<Uuid> {
+/// The request and the number of a report's payload.
+fn reported_origin(payload: &[u8]) -> Option<(RequestId, u32)> {
     match payload.split_first_chunk::<2>()? {
-        ([VERSION, REPORT], list) => id_of(list),
+        ([VERSION, REPORT], list) => origin_of(list),
         _ => None,
     }
+}
+
+fn origin(reason: PoisonReason, bytes: &[u8]) -> (RequestId, u32) {
+    let reported = match reason {
+        PoisonReason::Refused => reported_origin(bytes),
+        PoisonReason::Damaged => None,
+    };
+    reported.unwrap_or_else(|| (RequestId(digest_id(bytes)), 0))
 }
 
 fn digest_id(bytes: &[u8]) -> Uuid {
     let digest =
         Sha256::new().chain_update(b"memoric/spool/poisoned/1").chain_update(bytes).finalize();
-    let mut id = [0; 16];
-    id.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
-    Uuid::from_bytes(id)
+    uuid_of(digest)
 }
 
 /// Of payloads, batches and answers.
@@ -435,6 +455,17 @@ mod tests {
             let Some(Piece::Frame(read)) = Frames::new(&frame).next() else { panic!() };
             assert_eq!(read.id(), Some(poisoned.id));
             assert_eq!(Delivery::read(read.payload()), Some(Delivery::Poisoned(poisoned)));
+        }
+    }
+
+    #[test]
+    fn what_is_poisoned_has_no_id_but_its_own() {
+        let theirs = event_id(RequestId(Uuid::from_u128(5)), Emitter::Backend, 0);
+        let forged = Poisoned { id: theirs, ..Poisoned::damaged(b"rot") };
+        let long =
+            Poisoned { bytes: vec![7; LONGEST_POISON + 1], ..Poisoned::damaged(&[7; 70_000]) };
+        for refused in [forged, long] {
+            assert_eq!(Delivery::read(&refused.frame()[HEADER..]), None);
         }
     }
 

@@ -63,7 +63,7 @@ pub struct TokenSigner {
 }
 
 /// Why a token was not believed.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum TokenError {
     /// It is not a token of ours: what is wrong.
     #[error("the token is malformed: {0}")]
@@ -74,9 +74,9 @@ pub enum TokenError {
     /// We did not sign it.
     #[error("the token has a bad signature")]
     Forged,
-    /// It was good once.
+    /// It was good once, and said this.
     #[error("the token has expired")]
-    Expired,
+    Expired(Box<Claims>),
     /// It begins in the future.
     #[error("the token is from the future")]
     Early,
@@ -128,7 +128,7 @@ impl TokenKeys {
         let claims: Claims = serde_json::from_slice(&decode(claims)?)
             .map_err(|_| TokenError::Malformed("its claims are not ours"))?;
         claims.ensure_valid(now)?;
-        Ok(claims)
+        if claims.exp <= now { Err(TokenError::Expired(Box::new(claims))) } else { Ok(claims) }
     }
 
     fn key_for(&self, header: &[u8]) -> Result<&TokenKey, TokenError> {
@@ -177,7 +177,7 @@ impl Claims {
         if self.iat.max(self.nbf.unwrap_or_default()) > now.saturating_add(LEEWAY) {
             return Err(TokenError::Early);
         }
-        if self.exp <= now { Err(TokenError::Expired) } else { Ok(()) }
+        Ok(())
     }
 
     /// The identity that verified claims stand for.
@@ -254,7 +254,8 @@ mod tests {
     fn a_token_ends_when_it_says() {
         let token = TokenSigner::hs256(SECRET).sign(&claims()).unwrap();
         assert!(keys().verify(&token, NOW + 3599).is_ok());
-        assert_eq!(keys().verify(&token, NOW + 3600), Err(TokenError::Expired));
+        let expired = TokenError::Expired(Box::new(claims()));
+        assert_eq!(keys().verify(&token, NOW + 3600), Err(expired), "and says whose it was");
         assert!(keys().verify(&token, NOW - 5).is_ok(), "the clocks may differ a little");
         assert_eq!(keys().verify(&token, NOW - 6), Err(TokenError::Early));
     }

@@ -48,8 +48,9 @@ struct Profile<'a> {
 
 /// One's own profile.
 pub(super) async fn show_me(app: &App, call: &Call) -> Answer {
-    let account = app.store.find_user(call.identity()?.user).await?;
-    let account = account.ok_or(ApiError::UserNotFound)?;
+    let user = call.identity()?.user;
+    call.concerns_account(user);
+    let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
     Ok(json(StatusCode::OK, &Profile::of(&account)))
 }
 
@@ -63,6 +64,7 @@ pub(super) async fn show_profile(app: &App, call: &Call) -> Answer {
     if let Some(own) =
         own.filter(|own| wanted.as_ref().is_some_and(|name| name.as_str() == own.username))
     {
+        call.concerns_account(own.id);
         return Ok(json(StatusCode::OK, &Profile::of(&own)));
     }
     if !identity.is_admin() {
@@ -72,7 +74,9 @@ pub(super) async fn show_profile(app: &App, call: &Call) -> Answer {
         Some(name) => app.store.profile(&Scope::of(call)?, name.as_str()).await?,
         None => None,
     };
-    Ok(json(StatusCode::OK, &Profile::of(&found.ok_or(ApiError::UserNotFound)?)))
+    let found = found.ok_or(ApiError::UserNotFound)?;
+    call.concerns_account(found.id);
+    Ok(json(StatusCode::OK, &Profile::of(&found)))
 }
 
 impl<'a> Profile<'a> {

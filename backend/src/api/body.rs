@@ -74,7 +74,7 @@ pub(super) async fn read(
 }
 
 /// The whole body, if it is of `limit` bytes at most.
-async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let read = Limited::new(body, limit).collect().await;
     let whole = read.map_err(|error| {
         if error.is::<LengthLimitError>() { ApiError::TooLarge } else { ApiError::Incomplete }

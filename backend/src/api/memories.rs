@@ -38,6 +38,7 @@ struct Opened {
 /// Keeps a new memory of the caller's.
 pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
     let scope = Scope::of(call)?;
+    call.concerns(scope.owner());
     let memory = read_memory(call, body).await?.of(scope.owner());
 
     let keys = app.vault.keys_to_write(&app.store, &scope).await?;
@@ -83,6 +84,7 @@ pub(super) async fn recall(app: &App, call: &Call) -> Answer {
     if let Some(owner) = owner {
         ensure_own(app, call, &owner).await?;
     }
+    call.concerns(scope.owner());
     let top_k = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
 
     let opened = open_best(app, &scope, thread.as_deref(), top_k).await?;

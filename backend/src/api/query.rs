@@ -1,6 +1,6 @@
 //! What a client asked in the query, value by value, with every fault named and nothing repeated.
 
-use std::ops::RangeInclusive;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use axum::{extract::Query, http::Uri};
 use memoric_contract::FieldError;
@@ -62,6 +62,15 @@ impl Asked {
             "true" | "t" | "1" | "yes" | "y" | "on" => Some(Some(true)),
             "false" | "f" | "0" | "no" | "n" | "off" => Some(Some(false)),
             _ => self.fault(name, "not_a_flag", "Input should be a valid boolean"),
+        }
+    }
+
+    /// An address.
+    pub(super) fn maybe_address(&mut self, name: &'static str) -> Option<Option<IpAddr>> {
+        let Some(text) = self.value(name) else { return Some(None) };
+        match text.parse() {
+            Ok(address) => Some(Some(address)),
+            Err(_) => self.fault(name, "not_an_address", "Input should be a valid IP address"),
         }
     }
 

@@ -2,7 +2,13 @@
 
 use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
 
-use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::{
+    body::Bytes,
+    http::{
+        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+        response::Parts,
+    },
+};
 use http_body_util::BodyExt as _;
 use memoric_config::schema::Registration;
 use memoric_contract::{
@@ -12,6 +18,10 @@ use memoric_contract::{
     token::{TokenKeys, TokenSigner},
 };
 use serde_json::{Value, json};
+
+mod asides;
+mod deliveries;
+mod trail;
 
 use super::*;
 use crate::{
@@ -60,6 +70,11 @@ async fn what_is_not_built_yet_says_so() {
                     | Operation::RecallMemories
                     | Operation::RememberMemory
                     | Operation::ReadAudit
+                    | Operation::ReadUserAudit
+                    | Operation::ReadSecurityAudit
+                    | Operation::CountAudit
+                    | Operation::ListEventTypes
+                    | Operation::ListSeverities
             )
     });
     for operation in not_yet {
@@ -139,6 +154,26 @@ async fn whoever_mistypes_and_whoever_is_not_there_get_the_same_answer() {
         let (status, body) = desk.anonymously(Operation::Login, &sent).await;
         assert_eq!((status, &body["detail"]), (401, &json!("Invalid credentials")), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_failed_login_takes_the_same_steps_whoever_it_names() {
+    let desk = Desk::new().await;
+    for name in ["carol", "dave"] {
+        desk.register(name).await;
+    }
+    desk.world.as_superuser(COUNTED).await;
+    let asked = async || desk.world.as_superuser("SELECT nextval('audit.asked')").await.concat();
+
+    for (name, before) in
+        [("nobody", "1"), ("nobody", "3"), ("carol", "5"), ("carol", "7"), ("dave", "9")]
+    {
+        assert_eq!(asked().await, before, "before {name}");
+        let sent = json!({ "username": name, "password": "not the password" });
+        assert_eq!(desk.anonymously(Operation::Login, &sent).await.0, 401, "{name}");
+    }
+
+    assert_eq!(asked().await, "11", "each asked for its key once, at hand or not");
 }
 
 #[tokio::test]
@@ -347,25 +382,35 @@ impl Desk {
 
     async fn send(
         &self,
-        (method, target, operation): (&str, &str, &str),
+        asked: (&str, &str, &str),
         caller: &Caller,
         sent: Option<&Value>,
         request: RequestId,
     ) -> (u16, Value) {
+        let sent = sent.map_or_else(Body::empty, |sent| Body::from(sent.to_string()));
+        let (head, body) = self.exchange(asked, caller, sent, request).await;
+        (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn exchange(
+        &self,
+        (method, target, operation): (&str, &str, &str),
+        caller: &Caller,
+        sent: Body,
+        request: RequestId,
+    ) -> (Parts, Bytes) {
         let client = Ipv4Addr::new(203, 0, 113, 7).into();
         let assertion = Assertion { method, target, operation, request, client, caller };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let body = sent.map_or_else(Body::empty, |sent| Body::from(sent.to_string()));
         let request = Request::builder()
             .method(method)
             .uri(target)
             .header(CONTENT_TYPE, "application/json")
             .header(ASSERTION_HEADER, AssertionKey::new(KEY).sign(&assertion, now))
-            .body(body)
+            .body(sent)
             .unwrap();
         let (head, body) = self.api.answer(request).await.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
+        (head, body.collect().await.unwrap().to_bytes())
     }
 
     async fn ask(
@@ -473,6 +518,17 @@ const KEY: [u8; 32] = [7; 32];
 const SECRET: &[u8] = &[b's'; 64];
 const PASSWORD: &str = "secure_password_123";
 
+/// Counts how often a key for personal fields is asked for.
+const COUNTED: &str = "\
+CREATE SEQUENCE audit.asked;
+GRANT USAGE ON SEQUENCE audit.asked TO PUBLIC;
+CREATE OR REPLACE FUNCTION audit.subject_key(subject bigint, candidate bytea) RETURNS TABLE (wrapped bytea) LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    PERFORM nextval('audit.asked');
+    INSERT INTO audit.subject_keys (subject, wrapped) VALUES (subject, candidate) ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT keys.wrapped FROM audit.subject_keys AS keys WHERE keys.subject = subject_key.subject;
+END $$;";
+
 const PROFILE: [&str; 10] = [
     "id",
     "username",
@@ -486,7 +542,7 @@ const PROFILE: [&str; 10] = [
     "last_login_at",
 ];
 
-const TRAIL_ROW: [&str; 26] = [
+const TRAIL_ROW: [&str; 32] = [
     "id",
     "event_type",
     "severity",
@@ -513,4 +569,10 @@ const TRAIL_ROW: [&str; 26] = [
     "timestamp",
     "compliance_tags",
     "retention_policy",
+    "owner_id",
+    "operation",
+    "credential_type",
+    "credential_id",
+    "request_id",
+    "emitter",
 ];

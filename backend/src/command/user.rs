@@ -146,7 +146,7 @@ impl Desk {
         let redis = memoric_config::redis::client(&console.settings.redis, &console.environment)?;
         let store = Store::new(Pools::new(&database)?);
         migrate::ensure_compatible(&store.pools().auth).await?;
-        store.register_context_key().await?;
+        store.register_context_key_briefly().await?;
         let failures = Metrics::new()?.courier_failures;
         let courier = Courier::new(redis, console.settings.redis.prefix.clone(), failures)?;
         Ok(Self { store, courier })

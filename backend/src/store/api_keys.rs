@@ -84,20 +84,18 @@ impl Store {
         let rows = scoped
             .write(SQL, &[&owner.0, &key.id.0, &key.name, &hash, &scopes, &from, &life, &record])
             .await?;
-        first(rows)
-            .map(|row| {
-                Ok(ApiKeyRow {
-                    id: key.id.0.clone(),
-                    name: key.name.to_owned(),
-                    scopes: key.scopes,
-                    allowed_addresses: from.to_vec(),
-                    created_at: row.try_get("created_at")?,
-                    expires_at: row.try_get("expires_at")?,
-                    last_used_at: None,
-                    previous_until: None,
-                })
-            })
-            .transpose()
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        Ok(Some(ApiKeyRow {
+            id: key.id.0.clone(),
+            name: key.name.to_owned(),
+            scopes: key.scopes,
+            allowed_addresses: from.to_vec(),
+            created_at: row.try_get("created_at")?,
+            expires_at: row.try_get("expires_at")?,
+            last_used_at: None,
+            previous_until: None,
+        }))
     }
 
     /// The owner's keys that live, the newest first.
@@ -133,7 +131,9 @@ impl Store {
         let (hash, overlap) = (hash.as_slice(), overlap.as_secs_f64());
         let scoped = self.pools.auth.scoped(scope.context());
         let rows = scoped.write(SQL, &[&owner.0, &key.0, &hash, &overlap, &record]).await?;
-        first(rows).map(|row| ApiKeyRow::read(&row, key.0.clone())).transpose()
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        ApiKeyRow::read(&row, key.0.clone()).map(Some)
     }
 
     /// Ends a key of the owner's. `None`: they have no such living key.
@@ -147,13 +147,11 @@ impl Store {
         let (owner, record) = (scope.owner(), Appended::new(entry));
         let scoped = self.pools.auth.scoped(scope.context());
         let rows = scoped.write(SQL, &[&owner.0, &key.0, &record]).await?;
-        first(rows)
-            .map(|row| {
-                let until: OffsetDateTime = row.try_get("revoked_until")?;
-                let expires_at = fitting(until.unix_timestamp())?;
-                Ok(Revocation { user: owner, revoked: Revoked::Key(key.clone()), expires_at })
-            })
-            .transpose()
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        let until: OffsetDateTime = row.try_get("revoked_until")?;
+        let expires_at = fitting(until.unix_timestamp())?;
+        Ok(Some(Revocation { user: owner, revoked: Revoked::Key(key.clone()), expires_at }))
     }
 }
 

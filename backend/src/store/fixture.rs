@@ -119,7 +119,7 @@ pub(crate) fn entry(event: EventType, subject: Option<UserId>) -> Entry {
         metadata: None,
         digest: None,
     };
-    Entry { record, personal: None, address_hash: None, username_hash: None }
+    Entry::impersonal(record)
 }
 
 /// A memory that matters so much and was seen once, sealed by nobody.

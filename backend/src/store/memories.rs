@@ -76,6 +76,7 @@ impl Store {
                 ],
             )
             .await?;
+        entry.note_written();
         Ok(sole(rows)?.try_get(0)?)
     }
 

@@ -378,12 +378,17 @@ impl StoreError {
         }
     }
 
-    /// Whether the server did not believe the context, or no longer knows its key.
-    pub(super) fn is_of_the_context(&self) -> bool {
-        self.code().is_some_and(|code| {
-            *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
-                || *code == SqlState::NO_DATA_FOUND
-        })
+    /// Whether the server does not know the key that signed the context, or no longer.
+    ///
+    /// Not whether it refused the context: one that comes late, by a slow query or a clock that is
+    /// wrong, does so whatever key it is signed with.
+    pub(super) fn is_of_an_unknown_key(&self) -> bool {
+        self.code().is_some_and(|code| code.code() == UNKNOWN_KEY)
+    }
+
+    /// Whether the server refused a value that the statement brought: it would again.
+    pub(crate) fn is_of_a_value(&self) -> bool {
+        self.code().is_some_and(|code| OF_VALUES.iter().any(|class| code.code().starts_with(class)))
     }
 
     /// Whether the server refused the statement for what was in it, and is itself well.
@@ -471,9 +476,15 @@ const REST: Duration = Duration::from_secs(5 * 60);
 const OF_THE_LOGIN: [&str; 3] =
     ["authentication error", "error performing TLS handshake", "invalid configuration"];
 
+/// How `sec.field` says that it does not know the key.
+const UNKNOWN_KEY: &str = "28M01";
+
 /// Classes of errors after which the connection is as good as before: data, integrity,
 /// authorisation, conflicts with other transactions, and what our own functions raise.
 const HARMLESS: [&str; 6] = ["22", "23", "28", "40", "42501", "P0"];
+
+/// Classes of errors that lie in values: what they are, what they break, and how long they are.
+const OF_VALUES: [&str; 3] = ["22", "23", "54"];
 
 /// Classes whose messages name objects of the schema or of the server, never a value.
 const QUOTELESS: [&str; 10] = ["08", "25", "28", "3D", "3F", "40", "42", "53", "57", "P0"];

@@ -10,7 +10,11 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Store, StoreError, first, fitting, mismatch, sole, trail::Appended, users::ended};
+use super::{
+    Store, StoreError, first, fitting, mismatch, sole,
+    trail::{Appended, done},
+    users::ended,
+};
 use crate::{audit::Entry, scope::Scope, sessions::Lives};
 
 /// A session to be.
@@ -76,7 +80,7 @@ impl Store {
             .auth
             .call(SQL, &[&user.0, &generation, id, &seed.as_slice(), personal, &record])
             .await?;
-        Ok(sole(rows)?.try_get(0)?)
+        done(rows, entry)
     }
 
     /// Whether an access token lives: its user is active and still in its generation, its session has
@@ -119,15 +123,21 @@ impl Store {
             FROM credentials.refresh($1, $2, make_interval(secs => $3), make_interval(secs => $4), make_interval(secs => $5), $6, $7)";
         // No token of ours has a counter beyond what the database can count.
         let Ok(presented) = i32::try_from(presented) else { return Ok(Refreshed::Ended) };
-        let (refreshed, reused) = (Appended::new(refreshed), Appended::new(reused));
+        let (appended, or_appended) = (Appended::new(refreshed), Appended::new(reused));
         let seconds = [lives.idle, lives.life, OVERLAP].map(|span| span.as_secs_f64());
         let [idle, life, overlap] = &seconds;
         let rows = self
             .pools
             .auth
-            .call(SQL, &[&session, &presented, idle, life, overlap, &refreshed, &reused])
+            .call(SQL, &[&session, &presented, idle, life, overlap, &appended, &or_appended])
             .await?;
-        Refreshed::read(&sole(rows)?, session, user)
+        let came_of_it = Refreshed::read(&sole(rows)?, session, user)?;
+        match came_of_it {
+            Refreshed::On { .. } => refreshed.note_written(),
+            Refreshed::Reused(_) => reused.note_written(),
+            Refreshed::Late | Refreshed::Ended => {}
+        }
+        Ok(came_of_it)
     }
 
     /// Notes that the answer which brought an access token of `counter` has arrived.
@@ -154,8 +164,9 @@ impl Store {
         let act = scope.context().purpose;
         let scoped = self.pools.auth.scoped(scope.context());
         let rows = scoped.write(SQL, &[&act, &owner.0, &session, &record]).await?;
-        let until = first(rows).map(|row| row.try_get("revoked_until")).transpose()?;
-        until.map(|until| revoked(owner, session, until)).transpose()
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        revoked(owner, session, row.try_get("revoked_until")?).map(Some)
     }
 
     /// Ends all of the owner's sessions. `None`: there is no such user.
@@ -168,7 +179,7 @@ impl Store {
         let (owner, record) = (scope.owner(), Appended::new(entry));
         let scoped = self.pools.auth.scoped(scope.context());
         let rows = scoped.write(SQL, &[&owner.0, &record]).await?;
-        first(rows).map(|row| ended(owner, &row)).transpose()
+        ended(owner, rows, entry)
     }
 
     /// The owner's sessions that live, the one used last first.

@@ -15,7 +15,7 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError, mismatch};
+use super::{Store, StoreError, mismatch, sole};
 use crate::{
     audit::{Entry, SealedPersonal},
     scope::Scope,
@@ -31,10 +31,27 @@ pub(crate) struct TrailFilter {
     pub(crate) resource_id: Option<String>,
     pub(crate) severity: Option<String>,
     pub(crate) success: Option<bool>,
+    /// What stands for the address.
+    pub(crate) address_hash: Option<[u8; 32]>,
+    /// What stands for the name.
+    pub(crate) username_hash: Option<[u8; 32]>,
+    /// Only what failed, or is worse than it should be.
+    pub(crate) only_notable: bool,
     /// When it happened at the earliest.
     pub(crate) since: OffsetDateTime,
     pub(crate) limit: i64,
     pub(crate) offset: i64,
+}
+
+/// How many records there are.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts {
+    pub(crate) total: i64,
+    /// Those of each event, the most frequent first.
+    pub(crate) by_event: Vec<(String, i64)>,
+    pub(crate) failed: i64,
+    /// Users who acted.
+    pub(crate) subjects: i64,
 }
 
 /// A page of the trail.
@@ -55,8 +72,14 @@ pub(crate) struct TrailRow {
     pub(crate) occurred_at: OffsetDateTime,
     pub(crate) event_type: String,
     pub(crate) severity: String,
+    pub(crate) emitter: i16,
     pub(crate) subject: Option<UserId>,
+    pub(crate) owner: Option<UserId>,
+    pub(crate) credential_kind: Option<String>,
+    pub(crate) credential_id: Option<String>,
     pub(crate) session_id: Option<Uuid>,
+    pub(crate) request_id: Uuid,
+    pub(crate) operation: Option<String>,
     pub(crate) action: Option<String>,
     pub(crate) method: Option<String>,
     pub(crate) path: Option<String>,
@@ -73,12 +96,42 @@ pub(crate) struct TrailRow {
     pub(crate) wrapped: Option<Vec<u8>>,
 }
 
+/// A record that a gateway delivered.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    pub(crate) entry: Entry,
+    /// The id of what it was about.
+    pub(crate) resource_id: Option<String>,
+    /// The record of the backend's in whose place it stands, if it can be that there is one.
+    pub(crate) instead_of: Option<Uuid>,
+}
+
 /// An entry as a parameter of type `audit.record`.
 #[derive(Debug)]
 pub(super) struct Appended<'a> {
     entry: &'a Entry,
     event_id: Uuid,
     canonical_head: Vec<u8>,
+}
+
+impl TrailFilter {
+    /// Whatever happened since then.
+    pub(crate) fn recent(since: OffsetDateTime, limit: i64) -> Self {
+        Self {
+            event_type: None,
+            subject: None,
+            resource_type: None,
+            resource_id: None,
+            severity: None,
+            success: None,
+            address_hash: None,
+            username_hash: None,
+            only_notable: false,
+            since,
+            limit,
+            offset: 0,
+        }
+    }
 }
 
 impl Store {
@@ -90,10 +143,27 @@ impl Store {
     ) -> Result<(), StoreError> {
         const SQL: &str = "SELECT audit.append($1, $2)";
         match self.pools.auth.call(SQL, &[&Appended::new(entry), &resource_id]).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.constraint() == Some(RECORDED) => Ok(()),
-            Err(error) => Err(error),
+            Ok(_) => {}
+            Err(error) if error.constraint() == Some(RECORDED) => {}
+            Err(error) => return Err(error),
         }
+        entry.note_written();
+        Ok(())
+    }
+
+    /// Takes what a gateway delivered, all of it or nothing. What is known is left as it is.
+    pub(crate) async fn deliver(
+        &self,
+        scope: &Scope,
+        batch: &[Delivered],
+    ) -> Result<(), StoreError> {
+        const SQL: &str = "SELECT audit.deliver($1, $2, $3, $4)";
+        let records: Vec<_> = batch.iter().map(|told| Appended::new(&told.entry)).collect();
+        let resources: Vec<_> = batch.iter().map(|told| told.resource_id.as_deref()).collect();
+        let instead_of: Vec<_> = batch.iter().map(|told| told.instead_of).collect();
+        let scoped = self.pools.auth.scoped(scope.context());
+        scoped.write(SQL, &[&records, &resources, &instead_of]).await?;
+        Ok(())
     }
 
     /// The records that match, the newest first, and how many there are.
@@ -109,11 +179,16 @@ impl Store {
             resource_id,
             severity,
             success,
+            address_hash,
+            username_hash,
+            only_notable,
             since,
             limit,
             offset,
         } = filter;
         let subject = subject.map(|UserId(subject)| subject);
+        let address_hash = address_hash.as_ref().map(<[u8; 32]>::as_slice);
+        let username_hash = username_hash.as_ref().map(<[u8; 32]>::as_slice);
         let rows = self
             .pools
             .admin
@@ -128,6 +203,9 @@ impl Store {
                     resource_id,
                     severity,
                     success,
+                    &address_hash,
+                    &username_hash,
+                    only_notable,
                     limit,
                     offset,
                 ],
@@ -139,6 +217,24 @@ impl Store {
         let is_empty = head.try_get::<_, Option<i64>>("id")?.is_none();
         let on_page = if is_empty { &[][..] } else { &rows };
         Ok(TrailPage { rows: on_page.iter().map(TrailRow::read).collect::<Result<_, _>>()?, total })
+    }
+
+    /// How many records there are of what happened `since`.
+    pub(crate) async fn count_trail(
+        &self,
+        scope: &Scope,
+        since: OffsetDateTime,
+    ) -> Result<Counts, StoreError> {
+        let rows = self.pools.admin.scoped(scope.context()).read(COUNT_TRAIL, &[&since]).await?;
+        let (all, each) =
+            rows.split_first().ok_or_else(|| mismatch("a count of the trail without a total"))?;
+        let of_event = |row: &Row| Ok((row.try_get("event_type")?, row.try_get("total")?));
+        Ok(Counts {
+            total: all.try_get("total")?,
+            by_event: each.iter().map(of_event).collect::<Result<_, StoreError>>()?,
+            failed: all.try_get("failed")?,
+            subjects: all.try_get("subjects")?,
+        })
     }
 }
 
@@ -231,8 +327,14 @@ impl TrailRow {
             occurred_at: row.try_get("occurred_at")?,
             event_type: row.try_get("event_type")?,
             severity: row.try_get("severity")?,
+            emitter: row.try_get("emitter")?,
             subject: row.try_get::<_, Option<i64>>("subject")?.map(UserId),
+            owner: row.try_get::<_, Option<i64>>("owner")?.map(UserId),
+            credential_kind: row.try_get("credential_kind")?,
+            credential_id: row.try_get("credential_id")?,
             session_id: row.try_get("session_id")?,
+            request_id: row.try_get("request_id")?,
+            operation: row.try_get("operation")?,
             action: row.try_get("action")?,
             method: row.try_get("method")?,
             path: row.try_get("path")?,
@@ -252,41 +354,75 @@ impl TrailRow {
     }
 }
 
+/// Whether it was done, and with it what `entry` says.
+pub(super) fn done(rows: Vec<Row>, entry: &Entry) -> Result<bool, StoreError> {
+    let is_done = sole(rows)?.try_get(0)?;
+    if is_done {
+        entry.note_written();
+    }
+    Ok(is_done)
+}
+
 type Written = Result<IsNull, Box<dyn Error + Sync + Send>>;
 
-/// What a filter means. Partitions that were full before it begins are not looked at: a record is
+/// What happened since `$1`. Partitions that were full before that are not looked at: a record is
 /// received after it happened, or, by a clock that is ahead, an hour before at most.
+macro_rules! recent {
+    () => {
+        "trail.occurred_at >= $1 AND trail.received_at >= $1 - interval '1 hour'"
+    };
+}
+
+/// What a filter means.
 macro_rules! matching {
     () => {
-        "trail.occurred_at >= $1 AND trail.received_at >= $1 - interval '1 hour'
+        concat!(
+            recent!(),
+            "
              AND ($2::text IS NULL OR trail.event_type = $2)
              AND ($3::bigint IS NULL OR trail.subject = $3)
              AND ($4::text IS NULL OR trail.resource_type = $4)
              AND ($5::text IS NULL OR trail.resource_id = $5)
              AND ($6::text IS NULL OR trail.severity = $6)
-             AND ($7::boolean IS NULL OR trail.success = $7)"
+             AND ($7::boolean IS NULL OR trail.success = $7)
+             AND ($8::bytea IS NULL OR trail.address_hash = $8)
+             AND ($9::bytea IS NULL OR trail.username_hash = $9)
+             AND (NOT $10 OR NOT trail.success OR trail.severity IN ('warning', 'error', 'critical'))"
+        )
     };
 }
 
 const READ_TRAIL: &str = concat!(
-    "SELECT counted.total, page.id, page.event_id, page.occurred_at, page.event_type, page.severity, page.subject,
-            page.session_id, page.action, page.method, page.path, page.status, page.success, page.resource_type,
+    "SELECT counted.total, page.id, page.event_id, page.occurred_at, page.event_type, page.severity, page.emitter,
+            page.subject, page.owner, page.credential_kind, page.credential_id, page.session_id, page.request_id,
+            page.operation, page.action, page.method, page.path, page.status, page.success, page.resource_type,
             page.resource_id, page.namespace, page.description, page.error_message, page.metadata, page.personal,
             page.personal_subject, keys.wrapped
      FROM (SELECT count(*) AS total FROM audit.trail WHERE ",
     matching!(),
     ") AS counted
      LEFT JOIN (
-         SELECT trail.id, trail.event_id, trail.occurred_at, trail.event_type, trail.severity, trail.subject,
-                trail.session_id, trail.action, trail.method, trail.path, trail.status, trail.success,
-                trail.resource_type, trail.resource_id, trail.namespace, trail.description, trail.error_message,
-                trail.metadata, trail.personal, trail.personal_subject
+         SELECT trail.id, trail.event_id, trail.occurred_at, trail.event_type, trail.severity, trail.emitter,
+                trail.subject, trail.owner, trail.credential_kind, trail.credential_id, trail.session_id,
+                trail.request_id, trail.operation, trail.action, trail.method, trail.path, trail.status,
+                trail.success, trail.resource_type, trail.resource_id, trail.namespace, trail.description,
+                trail.error_message, trail.metadata, trail.personal, trail.personal_subject
          FROM audit.trail WHERE ",
     matching!(),
-    "    ORDER BY trail.id DESC LIMIT $8 OFFSET $9
+    "    ORDER BY trail.id DESC LIMIT $11 OFFSET $12
      ) AS page ON true
      LEFT JOIN audit.subject_keys AS keys ON keys.subject = page.personal_subject
      ORDER BY page.id DESC"
+);
+
+/// The total comes first, without an event.
+const COUNT_TRAIL: &str = concat!(
+    "SELECT trail.event_type, count(*) AS total, count(*) FILTER (WHERE NOT trail.success) AS failed,
+            count(DISTINCT trail.subject) AS subjects
+     FROM audit.trail WHERE ",
+    recent!(),
+    " GROUP BY GROUPING SETS ((), (trail.event_type))
+     ORDER BY grouping(trail.event_type) DESC, total DESC, trail.event_type"
 );
 
 /// The constraint by which a second record of one event is refused.
@@ -296,13 +432,16 @@ const RECORDED: &str = "event_ids_pkey";
 mod tests {
     use memoric_contract::{
         CredentialKind, Role,
-        audit::{EventType, Record, Severity},
+        audit::{Emitter, EventType, Record, Severity},
     };
     use serde_json::json;
     use time::Duration;
 
     use super::*;
-    use crate::store::fixture::{World, entry, scope};
+    use crate::store::{
+        Context,
+        fixture::{World, entry, scope},
+    };
 
     #[tokio::test]
     async fn a_record_is_read_as_it_was_appended() {
@@ -385,6 +524,7 @@ mod tests {
             denied.record.resource = Some(Resource::Memory);
             denied.record.severity = Severity::Warning;
             denied.record.occurred_at -= Duration::hours(number);
+            denied.address_hash = (number == 0).then_some([1; 32]);
             world.store.append(&denied, Some(&format!("{number}"))).await.unwrap();
         }
         let count = async |filter: TrailFilter| {
@@ -407,6 +547,10 @@ mod tests {
         assert_eq!(count(TrailFilter { resource_id: text("3"), ..everything() }).await, (1, 1));
         assert_eq!(count(TrailFilter { severity: text("warning"), ..everything() }).await, (5, 5));
         assert_eq!(count(TrailFilter { success: Some(true), ..everything() }).await, (2, 2));
+        assert_eq!(count(TrailFilter { only_notable: true, ..everything() }).await, (5, 5));
+        let hash = Some([1; 32]);
+        assert_eq!(count(TrailFilter { address_hash: hash, ..everything() }).await, (1, 1));
+        assert_eq!(count(TrailFilter { username_hash: hash, ..everything() }).await, (0, 0));
         assert_eq!(count(TrailFilter { limit: 2, offset: 4, ..everything() }).await, (2, 7));
         assert_eq!(
             count(TrailFilter { offset: 7, ..everything() }).await,
@@ -418,6 +562,30 @@ mod tests {
         let newest_first: Vec<_> =
             world.read(&everything()).await.rows.iter().map(|row| row.id).collect();
         assert!(newest_first.is_sorted_by(|one, next| one > next));
+    }
+
+    #[tokio::test]
+    async fn the_trail_is_counted() {
+        let world = World::new().await;
+        for _ in 0..3 {
+            let mut denied = entry(EventType::AccessDenied, Some(world.bob));
+            denied.record.success = false;
+            world.store.append(&denied, None).await.unwrap();
+        }
+        let count = async |operation, since| {
+            let scope = scope(world.alice, Role::Admin, operation);
+            world.store.count_trail(&scope, since).await.unwrap()
+        };
+        let now = OffsetDateTime::now_utc();
+
+        let counts = count(Operation::CountAudit, now - Duration::hours(1)).await;
+
+        assert_eq!((counts.total, counts.failed, counts.subjects), (5, 3, 2));
+        let by_event = [("authz.access.denied".to_owned(), 3), ("user.created".to_owned(), 2)];
+        assert_eq!(counts.by_event, by_event);
+        assert_eq!(count(Operation::CountAudit, now + Duration::hours(1)).await.total, 0);
+        let elsewhere = count(Operation::RecallMemories, now - Duration::hours(1)).await;
+        assert_eq!((elsewhere.total, elsewhere.by_event.len()), (0, 0));
     }
 
     #[tokio::test]
@@ -499,6 +667,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_delivery_is_a_gateways_and_of_its_own_records() {
+        let world = World::new().await;
+        let delivered = |emitter, event| {
+            let mut entry = entry(event, None);
+            entry.record.emitter = emitter;
+            [Delivered { entry, resource_id: None, instead_of: None }]
+        };
+        let read = delivered(Emitter::Gateway, EventType::MemoryRetrieved);
+        let context = Context {
+            user: UserId(0),
+            target: UserId(0),
+            role: "none",
+            namespace: None,
+            purpose: "internal_deliver_records",
+        };
+        let deliver = async |purpose, batch: &[Delivered]| {
+            let context = Context { purpose, ..context.clone() };
+            let refused = world.store.deliver(&Scope::in_context(context), batch).await.err();
+            refused.map(|error| error.code().unwrap().code().to_owned())
+        };
+
+        assert_eq!(deliver("internal_deliver_records", &read).await, None);
+        assert_eq!(deliver("read_audit", &read).await.as_deref(), Some("28000"));
+        for emitter in [Emitter::Backend, Emitter::Console] {
+            let forged = delivered(emitter, EventType::MemoryCreated);
+            let refused = deliver("internal_deliver_records", &forged).await;
+            assert_eq!(refused.as_deref(), Some("28000"), "{emitter:?}");
+        }
+        for role in ["memoric_app", "memoric_admin", "memoric_maintenance"] {
+            let may = format!(
+                "SELECT has_function_privilege('{role}', 'audit.deliver(text, audit.record[], text[], uuid[])', 'EXECUTE')"
+            );
+            assert_eq!(world.as_superuser(&may).await, ["f"], "{role}");
+        }
+    }
+
+    #[tokio::test]
     async fn there_is_a_partition_for_this_month_and_the_next() {
         let world = World::new().await;
         let partitions =
@@ -520,16 +725,6 @@ mod tests {
     }
 
     fn everything() -> TrailFilter {
-        TrailFilter {
-            event_type: None,
-            subject: None,
-            resource_type: None,
-            resource_id: None,
-            severity: None,
-            success: None,
-            since: OffsetDateTime::now_utc() - Duration::hours(24),
-            limit: 100,
-            offset: 0,
-        }
+        TrailFilter::recent(OffsetDateTime::now_utc() - Duration::hours(24), 100)
     }
 }

@@ -136,7 +136,7 @@ impl<R: DatabaseRole> Scoped<'_, R> {
     /// Passes an answer on. If it is that our key is unknown, a new one is asked for.
     fn heard<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         answer.inspect_err(|error| {
-            if error.is_of_the_context() {
+            if error.is_of_an_unknown_key() {
                 self.pool.signer().was_refused();
             }
         })
@@ -316,7 +316,7 @@ mod tests {
 
         let error = forged.app.scoped(&alice()).read(NOTES, &[]).await.unwrap_err();
 
-        assert!(error.is_of_the_context(), "{error:?}");
+        assert!(error.is_of_an_unknown_key(), "{error:?}");
     }
 
     #[tokio::test]

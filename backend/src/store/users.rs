@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::{Row, types::Json};
 
-use super::{Context, Store, StoreError, first, fitting, mismatch, sole, trail::Appended};
+use super::{
+    Context, Store, StoreError, first, fitting, mismatch, sole,
+    trail::{Appended, done},
+};
 use crate::{audit::Entry, scope::Scope};
 
 /// An account as it is stored.
@@ -120,6 +123,7 @@ impl Store {
             .auth
             .call(SQL, &[&id.0, username, email, password_hash, full_name, &key, &record])
             .await?;
+        entry.note_written();
         Account::read(&sole(rows)?)
     }
 
@@ -146,6 +150,7 @@ impl Store {
                 &[&id.0, username, email, password_hash, full_name, namespace, &roles, &record],
             )
             .await?;
+        entry.note_written();
         Account::read(&sole(rows)?)
     }
 
@@ -162,7 +167,7 @@ impl Store {
         let roles = role_names(roles);
         let rows =
             self.pools.admin.scoped(&context).write(SQL, &[&user.0, &roles, &record]).await?;
-        first(rows).map(|row| ended(user, &row)).transpose()
+        ended(user, rows, entry)
     }
 
     /// Lets a user in no more and ends what they had begun. `None`: there is no such user.
@@ -174,7 +179,7 @@ impl Store {
         const SQL: &str = "SELECT generation, expires_at FROM credentials.deactivate($1, $2, $3)";
         let (context, record) = (console("deactivate_user", user), Appended::new(entry));
         let rows = self.pools.admin.scoped(&context).write(SQL, &[&user.0, &record]).await?;
-        first(rows).map(|row| ended(user, &row)).transpose()
+        ended(user, rows, entry)
     }
 
     /// Lets a user in again. Whether there is such a user.
@@ -186,7 +191,7 @@ impl Store {
         const SQL: &str = "SELECT credentials.activate($1, $2, $3)";
         let (context, record) = (console("activate_user", user), Appended::new(entry));
         let rows = self.pools.admin.scoped(&context).write(SQL, &[&user.0, &record]).await?;
-        Ok(sole(rows)?.try_get(0)?)
+        done(rows, entry)
     }
 
     /// Replaces one's own password if it is still the one of `old_hash`, and ends every session.
@@ -203,7 +208,7 @@ impl Store {
         let (user, record) = (scope.owner(), Appended::new(entry));
         let scoped = self.pools.auth.scoped(scope.context());
         let rows = scoped.write(SQL, &[&user.0, &old_hash, &new_hash, &record]).await?;
-        first(rows).map(|row| ended(user, &row)).transpose()
+        ended(user, rows, entry)
     }
 
     /// Puts another hash of the same password in the place of `old_hash`, if that is still there.
@@ -217,7 +222,7 @@ impl Store {
         const SQL: &str = "SELECT credentials.upgrade_hash($1, $2, $3, $4)";
         let record = Appended::new(entry);
         let rows = self.pools.auth.call(SQL, &[&user.0, &old_hash, &new_hash, &record]).await?;
-        Ok(sole(rows)?.try_get(0)?)
+        done(rows, entry)
     }
 }
 
@@ -248,16 +253,22 @@ fn console(purpose: &'static str, target: UserId) -> Context {
     Context { user: NOBODY, target, role: Role::Admin.name(), namespace: None, purpose }
 }
 
-/// What a new generation of a user ends.
-pub(super) fn ended(user: UserId, row: &Row) -> Result<Revocation, StoreError> {
+/// What a new generation of a user ends, if there is one, and with it what `entry` says.
+pub(super) fn ended(
+    user: UserId,
+    rows: Vec<Row>,
+    entry: &Entry,
+) -> Result<Option<Revocation>, StoreError> {
+    let Some(row) = first(rows) else { return Ok(None) };
+    entry.note_written();
     let generation: i64 = row.try_get("generation")?;
     let expires_at: OffsetDateTime = row.try_get("expires_at")?;
-    Ok(Revocation {
+    Ok(Some(Revocation {
         user,
         revoked: Revoked::Before(fitting(generation)?),
         // Rounded up, as in the feed.
         expires_at: fitting((expires_at + ALMOST_A_SECOND).unix_timestamp())?,
-    })
+    }))
 }
 
 fn role_names(roles: Roles) -> Vec<&'static str> {

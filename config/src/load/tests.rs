@@ -166,6 +166,11 @@ fn a_mistake_in_the_file_is_named_by_line_field_reason_and_nearest_name() {
             ":2: database.name: must be text, not a whole number: put it in quotes",
         ),
         ("database:\n  port: 65536\n", ":2: database.port: must be a whole number from 0 to 65535"),
+        (
+            "audit:\n  spool:\n    known_bytes: 1000\n",
+            ":3: audit.spool.known_bytes: must be between 65536 and 1099511627776",
+        ),
+        ("audit:\n  durability: often\n", ":2: audit.durability: must be group or strict"),
         ("database:\n  port: 0\n", ":2: database.port: must be between 1 and 65535"),
         ("database:\n  tls: no\n", ":2: database.tls: must be off or verify-full"),
         ("database:\n  tls: verify-full\n", ":2: database.tls: verify-full needs database.ca"),

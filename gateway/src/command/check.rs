@@ -7,7 +7,7 @@ use memoric_contract::AssertionKey;
 use tokio::{runtime, time::timeout};
 
 use super::{Console, Failure};
-use crate::{Config, backend::BackendClient, listener::server_config};
+use crate::{Config, backend::BackendClient, listener::server_config, spool};
 
 /// Prints every setting, then whether each thing that the gateway needs is there.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
@@ -20,6 +20,7 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
         ("certificate", certificate(&config)),
         ("backend", runtime.block_on(within(backend(&config)))),
         ("redis", runtime.block_on(within(redis(&config)))),
+        ("spool", spool::ensure_usable(&config.spool.folder).map_err(Failure::from)),
     ];
     for (name, finding) in &findings {
         match finding {

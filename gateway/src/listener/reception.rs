@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use memoric_contract::RequestId;
 use pingora::{apps::ServerApp as _, protocols::Stream, proxy::ProxyHttp};
 use prometheus::IntGauge;
 use tokio::{
@@ -162,6 +163,7 @@ where
         };
         if let End::Unparsed(fault) = connection.watch(serve).await {
             self.metrics.unparsed.with_label_values(&[fault.name()]).inc();
+            self.exchanges.journal().unparsed(RequestId::new(), fault.name(), peer.ip());
         }
     }
 

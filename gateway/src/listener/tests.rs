@@ -29,6 +29,7 @@ use super::*;
 use crate::{
     config::{Config, tests::environment},
     exchange::{Exchange, Exchanges, Outcome},
+    journal::Journal,
     metrics::Metrics,
 };
 
@@ -122,11 +123,13 @@ impl House {
         settings.gateway.https = Some(anywhere());
         settings.gateway.tls.certificate = Some(certificate);
         settings.gateway.tls.key = Some(key);
+        settings.audit.spool.folder = files.path().join("spool");
         change(&mut settings);
         let config = Config::new(&settings, &environment()).unwrap();
 
         let metrics = Arc::new(Metrics::new().unwrap());
-        let exchanges = Exchanges::new(Arc::clone(&metrics));
+        let journal = Journal::open(&config, &metrics).unwrap();
+        let exchanges = Exchanges::new(Arc::clone(&metrics), journal);
         let proxy = Answers(Arc::clone(&exchanges));
         let reception = Reception::new(proxy, &config, exchanges, Arc::clone(&metrics));
         let tls = server_config(config.https.as_ref().unwrap()).unwrap();

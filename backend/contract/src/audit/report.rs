@@ -114,12 +114,11 @@ impl Report {
     }
 }
 
-/// The event's id from the first fields of a report that may otherwise be unreadable.
-pub(crate) fn id_of(list: &[u8]) -> Option<Uuid> {
+/// The request and the number, from the first fields of a report that may otherwise be unreadable.
+pub(crate) fn origin_of(list: &[u8]) -> Option<(RequestId, u32)> {
     let mut fields = FieldReader::new(list);
     let request = RequestId(fields.uuid()?);
-    let number = u32::try_from(fields.integer()?).ok()?;
-    Some(Record { request, number, ..blank() }.id())
+    Some((request, u32::try_from(fields.integer()?).ok()?))
 }
 
 fn read_record(fields: &mut FieldReader<'_>) -> Option<Record> {
@@ -285,7 +284,7 @@ pub(crate) mod tests {
 
         assert_eq!((report.record.emitter, report.record.digest), (Emitter::Gateway, None));
         assert_eq!(Report::read(&bytes(&report)).unwrap().record.id(), report.record.id());
-        assert_eq!(id_of(&bytes(&report)), Some(report.record.id()));
+        assert_eq!(origin_of(&bytes(&report)), Some((report.record.request, report.record.number)));
     }
 
     #[test]

@@ -72,8 +72,7 @@ pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer 
         None => None,
     };
     let able = account.as_ref().filter(|account| account.is_active);
-    let hash = able.map(|account| account.password_hash.as_str());
-    let verdict = app.passwords.verify(password.clone(), hash).await?;
+    let verdict = verify(app, password.clone(), account.as_ref()).await?;
     let (Some(able), Verdict::Match { upgrade }) = (able, verdict) else {
         return Err(login_failed(app, call, account.as_ref(), &name).await);
     };
@@ -121,6 +120,22 @@ async fn read_credentials(call: &Call, body: Body) -> Result<(String, SecretStri
         name.zip(password).ok_or_else(|| sent.refusal())
     })
     .await
+}
+
+/// Verifies a password, and meanwhile fetches what a record of the attempt is sealed with: both,
+/// whoever it is, so that the longer of the two, which is the same for everybody, is what shows.
+async fn verify(
+    app: &App,
+    password: SecretString,
+    account: Option<&Account>,
+) -> Result<Verdict, ApiError> {
+    let able = account.filter(|account| account.is_active);
+    let hash = able.map(|account| account.password_hash.as_str());
+    let verified = async { Ok::<_, ApiError>(app.passwords.verify(password, hash).await?) };
+    let prepared = async { Ok(app.scribe.prepare(account.map(|account| account.id)).await?) };
+    // The password first: where too many wait, nothing is asked of the database.
+    let (verdict, ()) = tokio::try_join!(biased; verified, prepared)?;
+    Ok(verdict)
 }
 
 /// Begins a session for who has just proved to be `account`, and returns its first tokens.

@@ -34,6 +34,7 @@ struct UnknownName;
 /// Replaces one's own password, and ends every session begun with the old one, this one included.
 pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) -> Answer {
     let user = call.identity()?.user;
+    call.concerns_account(user);
     let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
     let owner =
         Username::parse(&account.username).map_err(|_| ApiError::unreadable(UnknownName))?;
