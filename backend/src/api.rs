@@ -140,7 +140,7 @@ impl Api {
             InternalOperation::FollowRevocations => internal::follow_revocations(app, call).await,
             InternalOperation::CheckLive => internal::check_live(app, call).await,
             InternalOperation::DeliverRecords => deliveries::take(app, call, body).await,
-            InternalOperation::ResolveApiKey => internal::resolve_api_key(app, call, body).await,
+            InternalOperation::ResolveApiKey => internal::resolve_api_key(app, body).await,
         }
     }
 }

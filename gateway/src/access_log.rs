@@ -179,7 +179,7 @@ mod tests {
     use std::sync::Arc;
 
     use http::StatusCode;
-    use memoric_contract::{Identity, KeyId, Operation, PresentedBy, Roles, UserId};
+    use memoric_contract::{Identity, KeyId, Operation, Permissions, PresentedBy, Roles, UserId};
 
     use super::*;
     use crate::{
@@ -224,7 +224,12 @@ mod tests {
             user: UserId(7),
             roles: Roles::default(),
             namespace: None,
-            presented: PresentedBy::ApiKey(KeyId("0123456789ab".to_owned())),
+            presented: PresentedBy::ApiKey {
+                id: KeyId("0123456789ab".to_owned()),
+                scopes: Permissions::default(),
+                generation: 1,
+                expires_at: 1,
+            },
         }));
         known.outcome = Outcome::Forwarded;
         known.status = Some(StatusCode::OK);

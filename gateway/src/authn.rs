@@ -18,6 +18,8 @@ pub(crate) enum Disbelief {
     Never(Rejection),
     /// It was good once, and this was its subject.
     Ended(Arc<Identity>),
+    /// It is good, but not from where it came.
+    Elsewhere(Arc<Identity>),
 }
 
 /// Knows which tokens are worth anything.

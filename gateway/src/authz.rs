@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memoric_contract::{Caller, Demands, Identity, Operation};
+use memoric_contract::{Caller, CredentialKind, Demands, Identity, Operation};
 
 use crate::{rejection::Rejection, target::Target};
 
@@ -31,7 +31,11 @@ pub(crate) fn authorize(
             }
         };
     };
-    let is_allowed = operation.needs().is_none_or(|needed| identity.roles.allow(needed));
+    let is_by_key = identity.presented.kind() == CredentialKind::ApiKey;
+    if is_by_key && !operation.takes_api_keys() {
+        return Err(Rejection::UnfitCredential);
+    }
+    let is_allowed = operation.needs().is_none_or(|needed| identity.may(needed));
     if !is_allowed || identity.roles.strongest().is_none() {
         return Err(Rejection::Forbidden);
     }

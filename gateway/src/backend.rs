@@ -14,7 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, InternalOperation, RequestId,
-    revocation::FeedPage, spool::Answer,
+    api_key::Verdict, revocation::FeedPage, spool::Answer,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -92,6 +92,13 @@ impl BackendClient {
         let caller = Caller::Known(identity.clone());
         let answer = self.ask(InternalOperation::CheckLive, "", &caller, PATIENCE).await?;
         accepted::<Live>(answer).map(|answer| answer.live)
+    }
+
+    /// Whose the API key `text` is, and whether it lives.
+    pub(crate) async fn resolve_key(&self, text: &str) -> Result<Verdict, BackendError> {
+        let body = Bytes::copy_from_slice(text.as_bytes());
+        let asked = self.call(InternalOperation::ResolveApiKey, "", &Caller::Anonymous, body);
+        accepted(timeout(PATIENCE, asked).await.map_err(|_| BackendError::Late)??)
     }
 
     /// Hands over a batch of records, and hears what became of each.

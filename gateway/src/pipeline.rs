@@ -8,6 +8,7 @@ use std::{
 use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
 
 use crate::{
+    api_keys::ApiKeys,
     authn::Authenticator,
     authz::{self, Permit},
     config::{Bounds, Config},
@@ -30,6 +31,7 @@ pub(crate) struct Pipeline {
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
     authenticator: Authenticator,
+    api_keys: ApiKeys,
     journal: Arc<Journal>,
     bounds: Bounds,
     routes: Routes,
@@ -50,10 +52,12 @@ impl Pipeline {
         config: &Config,
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
+        api_keys: ApiKeys,
         journal: Arc<Journal>,
     ) -> Self {
         Self {
             journal,
+            api_keys,
             cors: Cors::new(config.cors.clone()),
             limits,
             revocations,
@@ -90,6 +94,10 @@ impl Pipeline {
         let identity = match Credential::read(request.headers(), operation.demands())? {
             Credential::AccessToken(token) => {
                 let verified = self.authenticator.verify(token, now());
+                Some(verified.map_err(|disbelief| exchange.disbelieve(disbelief))?)
+            }
+            Credential::ApiKey(key) => {
+                let verified = self.api_keys.verify(key, request.client, now()).await;
                 Some(verified.map_err(|disbelief| exchange.disbelieve(disbelief))?)
             }
             Credential::Nothing | Credential::RefreshToken => None,

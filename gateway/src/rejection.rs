@@ -48,6 +48,10 @@ pub(crate) enum Rejection {
     Revoked,
     #[error("the role does not allow the operation")]
     Forbidden,
+    #[error("the API key came from where it may not be used")]
+    ForeignAddress,
+    #[error("the credential is of a kind that the operation does not take")]
+    UnfitCredential,
     #[error("another user's data was asked for")]
     AnotherUser,
     #[error("not served yet: {0}")]
@@ -80,6 +84,8 @@ impl Rejection {
             Self::PreflightRefused(_)
             | Self::ForeignOrigin
             | Self::Forbidden
+            | Self::ForeignAddress
+            | Self::UnfitCredential
             | Self::AnotherUser => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -114,7 +120,9 @@ impl Rejection {
             Self::BadCredential(_) => "invalid_credentials",
             Self::TokenExpired => "token_expired",
             Self::Revoked => "credential_revoked",
-            Self::Forbidden | Self::AnotherUser => "forbidden",
+            Self::Forbidden | Self::ForeignAddress | Self::UnfitCredential | Self::AnotherUser => {
+                "forbidden"
+            }
             Self::NotImplemented(_) => "not_implemented",
             Self::RevocationsUnavailable => "revocation_unavailable",
             Self::AuditUnavailable => "audit_unavailable",
@@ -147,6 +155,8 @@ impl Rejection {
             Self::ForeignOrigin
             | Self::NoCredential
             | Self::Forbidden
+            | Self::ForeignAddress
+            | Self::UnfitCredential
             | Self::AnotherUser
             | Self::NotImplemented(_) => EventType::AccessDenied,
             Self::RevocationsUnavailable
@@ -183,7 +193,9 @@ impl Rejection {
             Self::SeveralCredentials => "Present one credential only",
             Self::BadCredential(_) | Self::Revoked => "Invalid credentials",
             Self::TokenExpired => "Token expired",
-            Self::Forbidden | Self::AnotherUser => "Insufficient permissions",
+            Self::Forbidden | Self::ForeignAddress | Self::UnfitCredential | Self::AnotherUser => {
+                "Insufficient permissions"
+            }
             Self::NotImplemented(what) => what,
             Self::RevocationsUnavailable | Self::AuditUnavailable | Self::BackendUnavailable => {
                 "The service is unavailable, try again later"
@@ -203,7 +215,7 @@ impl Rejection {
             Self::TokenExpired => Some(
                 r#"Bearer realm="memoric", error="invalid_token", error_description="Token expired""#,
             ),
-            Self::Forbidden | Self::AnotherUser => {
+            Self::Forbidden | Self::ForeignAddress | Self::UnfitCredential | Self::AnotherUser => {
                 Some(r#"Bearer realm="memoric", error="insufficient_scope""#)
             }
             _ => None,

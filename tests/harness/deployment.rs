@@ -9,7 +9,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, Program, Started,
+    ASSERTION_SECRET, CHECK_SECRET, ENCRYPTION_KEY, JWT_SECRET, Program, Started,
     binary::free_address,
     program,
     servers::{DATABASE_PASSWORD, Servers},

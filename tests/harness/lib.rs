@@ -15,4 +15,4 @@ pub use daemon::{Daemon, scratch};
 pub use deployment::{Deployment, Recipe};
 pub use person::{PASSWORD, Person};
 pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
-pub use world::{ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};
+pub use world::{ASSERTION_SECRET, CHECK_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};

@@ -1,6 +1,7 @@
 //! What Memoric promises, checked from the outside.
 #![cfg(test)]
 
+mod api_keys;
 mod authentication;
 mod authorization;
 mod bounds;

@@ -18,8 +18,6 @@ use crate::{error::ApiError, members};
 pub(super) enum Claims {
     /// JSON, by its name.
     Json,
-    /// Text.
-    Text,
     /// JSON by its name, none at all, or what `curl -d` says: the guide logs in like that.
     JsonOrNothing,
 }
@@ -162,9 +160,6 @@ impl Claims {
         let Some(claimed) = headers.get(CONTENT_TYPE) else { return self == Self::JsonOrNothing };
         let claimed = claimed.to_str().unwrap_or_default();
         let essence = claimed.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if self == Self::Text {
-            return essence == "text/plain";
-        }
         let is_json = essence == "application/json"
             || essence.strip_prefix("application/").is_some_and(|name| name.ends_with("+json"));
         is_json || (self == Self::JsonOrNothing && essence == "application/x-www-form-urlencoded")

@@ -6,12 +6,7 @@ use axum::{body::Body, http::StatusCode};
 use memoric_contract::{PresentedBy, api_key::Verdict};
 use serde_json::json;
 
-use super::{
-    Answer,
-    body::{self, Claims},
-    json,
-    query::Asked,
-};
+use super::{Answer, body, json, query::Asked};
 use crate::{app::App, caller::Call};
 
 /// Whether the backend can serve.
@@ -58,8 +53,8 @@ pub(super) async fn check_live(app: &App, call: &Call) -> Answer {
 ///
 /// The gateway has checked the key's MAC already; who forges that has the check key, and must still
 /// hit the hash.
-pub(super) async fn resolve_api_key(app: &App, call: &Call, body: Body) -> Answer {
-    let text = body::read(call.headers(), body, Claims::Text, LONGEST_KEY).await?;
+pub(super) async fn resolve_api_key(app: &App, body: Body) -> Answer {
+    let text = body::whole(body, LONGEST_KEY).await?;
     let key = std::str::from_utf8(&text).ok().and_then(|text| app.api_keys.read(text).ok());
     let standing = match key {
         Some(key) => app.store.resolve_key(key.id(), app.api_keys.hash(&key)).await?,

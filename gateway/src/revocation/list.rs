@@ -47,6 +47,16 @@ impl List {
         }
     }
 
+    /// Whether nothing has ended `identity`'s generation.
+    pub(super) fn is_current(&self, identity: &Identity) -> bool {
+        let generation = match identity.presented {
+            PresentedBy::AccessToken { generation, .. }
+            | PresentedBy::ApiKey { generation, .. } => generation,
+        };
+        let entries = self.read();
+        entries.generations.get(&identity.user).is_none_or(|(lowest, _)| generation >= *lowest)
+    }
+
     pub(super) fn add(&self, revocation: Revocation) {
         let Revocation { user, revoked, expires_at } = revocation;
         let mut entries = self.write();
