@@ -33,9 +33,7 @@ impl Backend {
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new().map_err(Unfit::from)?);
         let listener =
-            Listener::bind(&config.listen, config.gateway_uid, metrics.strangers.clone())
-                .await
-                .map_err(|error| StartError::listen(&config.listen, error))?;
+            Listener::bind(&config.listen, config.gateway_uid, metrics.strangers.clone()).await?;
         let private = Private::bind(config.metrics).await?;
         let app = opening::open(&config, &metrics).await?;
         let private = private.map(|bound| bound.serving(&app, &metrics));

@@ -87,7 +87,7 @@ impl Config {
     pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
         let assertion_secret = needed(environment, "MEMORIC_ASSERTION_KEY")?;
         let config = Self {
-            listen: Listen::parse(&settings.backend.listen)?,
+            listen: Listen::try_from(&settings.backend)?,
             gateway_uid: settings
                 .backend
                 .gateway_uid

@@ -54,6 +54,8 @@ pub(crate) enum ApiError {
     NotImplemented,
     #[error("{} fields were not accepted", .0.len())]
     Invalid(Vec<FieldError>),
+    #[error("the body is not called JSON")]
+    UnsupportedMediaType,
     #[error("the body is too large")]
     TooLarge,
     #[error("the body ended before its end")]
@@ -158,6 +160,7 @@ impl ApiError {
             Self::AlreadyServed => StatusCode::CONFLICT,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(error) if may_pass(error) => StatusCode::SERVICE_UNAVAILABLE,
@@ -184,6 +187,7 @@ impl ApiError {
             Self::NoSession => "no_session",
             Self::NotImplemented => "not_implemented",
             Self::Invalid(_) => "invalid",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::TooLarge => "too_large",
             Self::Incomplete => "bad_request",
             Self::Busy { .. } => "busy",
@@ -220,6 +224,7 @@ impl ApiError {
                 || "The request is not valid".to_owned(),
                 |error| format!("{}: {}", error.field, error.message),
             ),
+            Self::UnsupportedMediaType => "Content type should be application/json".to_owned(),
             Self::TooLarge => "The request body is too large".to_owned(),
             Self::Incomplete => "The request body is incomplete".to_owned(),
             Self::Busy { .. } => "Too many requests wait, try again later".to_owned(),

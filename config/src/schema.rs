@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod backend;
+mod channel;
 mod cors;
 mod database;
 mod encryption;
@@ -18,10 +19,11 @@ pub use self::{
     audit::{Audit, Durability, Spool},
     auth::{Auth, Registration},
     backend::Backend,
+    channel::ChannelTls,
     cors::Cors,
     database::{Database, DatabaseTls},
     encryption::Encryption,
-    gateway::{Bounds, Connections, Gateway, Limits, Quota, Timeouts, Tls},
+    gateway::{Bounds, Connections, Gateway, Limits, Quota, Timeouts, Tls, TrustedHeader},
     observability::{Level, Logging, Metrics, Observability},
     privacy::Privacy,
     redis::Redis,

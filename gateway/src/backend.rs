@@ -4,6 +4,7 @@ use std::{
     future::pending,
     io,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,17 +19,13 @@ use memoric_contract::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-use crate::config::Channel;
+use crate::link::{Connected, Link};
 
 /// A client of the backend's internal operations.
 pub(crate) struct BackendClient {
-    channel: Channel,
+    link: Arc<Link>,
     key: AssertionKey,
 }
 
@@ -37,8 +34,6 @@ pub(crate) struct BackendClient {
 pub(crate) enum BackendError {
     #[error("the backend cannot be reached")]
     Unreachable(#[source] io::Error),
-    #[error("another user than the backend's listens at its socket")]
-    Impostor,
     #[error("the backend did not answer in time")]
     Late,
     #[error("the backend's answer was cut off")]
@@ -62,8 +57,8 @@ struct Live {
 }
 
 impl BackendClient {
-    pub(crate) fn new(channel: Channel, key: AssertionKey) -> Self {
-        Self { channel, key }
+    pub(crate) fn new(link: Arc<Link>, key: AssertionKey) -> Self {
+        Self { link, key }
     }
 
     /// Whether the backend can serve. One whose database is away says so itself.
@@ -155,29 +150,13 @@ impl BackendClient {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), BackendError> {
-        match &self.channel {
-            Channel::Unix { path, uid } => {
-                let stream = UnixStream::connect(path).await.map_err(BackendError::Unreachable)?;
-                ensure_peer(&stream, *uid)?;
-                exchange(stream, request).await
-            }
-            Channel::Loopback(addr) => {
-                let stream = TcpStream::connect(addr).await.map_err(BackendError::Unreachable)?;
-                exchange(stream, request).await
-            }
-        }
+        let stream = self.link.connect().await.map_err(BackendError::Unreachable)?;
+        exchange(stream, request).await
     }
 }
 
-/// Refuses a socket that somebody else than the backend's user listens at: they would read every
-/// memory that is sent there.
-pub(crate) fn ensure_peer(stream: &UnixStream, uid: u32) -> Result<(), BackendError> {
-    let peer = stream.peer_cred().map_err(BackendError::Unreachable)?;
-    if peer.uid() == uid { Ok(()) } else { Err(BackendError::Impostor) }
-}
-
 async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    stream: Connected,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), BackendError> {
     let (mut sender, connection) =

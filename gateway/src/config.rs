@@ -1,9 +1,12 @@
 //! Settings that have been checked and are ready to use.
 
+mod channel;
+mod proxies;
+
 use std::{
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread::available_parallelism,
     time::Duration,
 };
@@ -17,6 +20,7 @@ use memoric_config::{
     schema::{self, Seconds},
 };
 
+pub(crate) use self::{channel::Channel, proxies::TrustedProxies};
 use crate::spool::{Durability, SpoolSettings, StrangersRate};
 
 /// Everything the gateway needs to start.
@@ -25,6 +29,8 @@ pub struct Config {
     pub(crate) http: Option<SocketAddr>,
     /// Where clients connect by TLS.
     pub(crate) https: Option<Https>,
+    /// Whose word about where a request comes from is taken.
+    pub(crate) proxies: TrustedProxies,
     /// Where Prometheus connects.
     pub(crate) metrics: Option<SocketAddr>,
     /// Where the backend is.
@@ -63,15 +69,6 @@ pub(crate) struct Https {
     pub(crate) addr: SocketAddr,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
-}
-
-/// The way to the backend, one that no other machine can reach.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Channel {
-    /// A socket file, and the uid that must be at its other end.
-    Unix { path: PathBuf, uid: u32 },
-    /// A port of this machine alone.
-    Loopback(SocketAddr),
 }
 
 /// How often is too often.
@@ -128,8 +125,9 @@ impl Config {
         Ok(Self {
             http: gateway.http,
             https: https(gateway)?,
+            proxies: TrustedProxies::try_from(gateway)?,
             metrics: settings.observability.metrics.enabled.then_some(gateway.metrics),
-            backend: channel(&gateway.backend, gateway.backend_uid)?,
+            backend: Channel::try_from(gateway)?,
             threads: NonZeroUsize::new(gateway.threads),
             grace: gateway.grace.duration(),
             limits: Limits::try_from(&gateway.limits)?,
@@ -281,27 +279,6 @@ fn https(gateway: &schema::Gateway) -> Result<Option<Https>, Invalid> {
     }))
 }
 
-/// The way to the backend. Plain TCP that leaves the machine is refused: whoever listens there
-/// would read every memory.
-fn channel(written: &str, uid: Option<u32>) -> Result<Channel, Invalid> {
-    let invalid = |reason| Err(Invalid::new("gateway.backend", reason));
-    if let Some(path) = written.strip_prefix("unix:") {
-        if !Path::new(path).is_absolute() {
-            return invalid("must be unix: and an absolute path");
-        }
-        if path.len() > SOCKET_PATH {
-            return invalid("is longer than the path of a Unix socket may be (107 bytes)");
-        }
-        let uid = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
-        return Ok(Channel::Unix { path: path.into(), uid });
-    }
-    match written.strip_prefix("http://").map(str::parse::<SocketAddr>) {
-        Some(Ok(addr)) if addr.ip().is_loopback() => Ok(Channel::Loopback(addr)),
-        Some(Ok(_)) => invalid("must not leave this machine in clear"),
-        _ => invalid("must be unix:/path, or http:// with a loopback address and a port"),
-    }
-}
-
 fn quota(field: &str, quota: schema::Quota) -> Result<Quota, Invalid> {
     let Some(burst) = NonZeroU32::new(quota.burst) else {
         return Err(Invalid::new(format!("{field}.burst"), "must be at least 1"));
@@ -340,11 +317,9 @@ const LARGEST_SEGMENT: u64 = 4 * 1024 * 1024;
 /// Reasons and networks of strangers that are told apart.
 const STRANGERS: usize = 10_000;
 
-/// How long the path of a Unix socket may be.
-const SOCKET_PATH: usize = 107;
-
 #[cfg(test)]
 pub(crate) mod tests {
+    pub(crate) use super::proxies::tests::proxies;
     use super::*;
 
     /// The secrets that a gateway needs, known to every test.
@@ -383,30 +358,6 @@ pub(crate) mod tests {
         assert_eq!(
             refused,
             "gateway.tls.certificate: is not set, and gateway.https needs it (or be null)"
-        );
-    }
-
-    #[test]
-    fn the_way_to_the_backend_never_leaves_the_machine_in_clear() {
-        let backend =
-            |written: &str| refusal(|settings| settings.gateway.backend = written.to_owned());
-
-        assert_eq!(backend("unix:/run/memoric/backend.sock"), "accepted");
-        assert_eq!(backend("http://127.0.0.1:7000"), "accepted");
-        assert_eq!(backend("http://[::1]:7000"), "accepted");
-        for refused in [
-            "http://10.0.0.1:7000",
-            "http://0.0.0.0:1",
-            "unix:backend.sock",
-            "tcp:1",
-            "",
-            "http://localhost:1",
-        ] {
-            assert!(backend(refused).starts_with("gateway.backend: "), "{refused}");
-        }
-        assert!(
-            backend(&format!("unix:/{}", "a".repeat(107))).contains("107"),
-            "the kernel would cut it"
         );
     }
 

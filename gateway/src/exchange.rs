@@ -12,8 +12,9 @@ use pingora::{Error, ErrorSource, protocols::l4::socket::SocketAddr as PeerAddr,
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
-    access_log::AccessLog, authn::Disbelief, authz::Permit, cors::AllowedOrigin, journal::Journal,
-    limits::Budget, listener::Connection, metrics::Metrics, rejection::Rejection,
+    access_log::AccessLog, authn::Disbelief, authz::Permit, config::TrustedProxies,
+    cors::AllowedOrigin, journal::Journal, limits::Budget, listener::Connection, metrics::Metrics,
+    rejection::Rejection,
 };
 
 /// One request and its answer.
@@ -99,6 +100,8 @@ pub(crate) struct Arrival {
     pub(crate) protocol: &'static str,
     /// The version of TLS it came over.
     pub(crate) tls: Option<&'static str>,
+    /// Whether the client itself spoke TLS, with us or with a proxy that we trust.
+    pub(crate) is_secure: bool,
 }
 
 /// When the backend was asked, and when its head came back.
@@ -131,6 +134,11 @@ impl Exchanges {
     pub(crate) fn new(metrics: Arc<Metrics>, journal: Arc<Journal>) -> Arc<Self> {
         let in_flight = TaskTracker::new();
         Arc::new(Self { in_flight, metrics, journal, log: AccessLog::to_stdout() })
+    }
+
+    /// Where they are counted.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Where they are written down for the trail.
@@ -184,20 +192,23 @@ impl Exchanges {
 impl Exchange {
     /// Takes note of how the request came. Pingora's earliest phase must call this: until then
     /// the connection counts as one whose head is still on its way.
-    pub(crate) fn open(&mut self, session: &Session) {
+    pub(crate) fn open(&mut self, session: &Session, proxies: &TrustedProxies) {
         if let Some(connection) = Connection::of(session) {
             connection.parsed();
         }
         let head = session.req_header();
         let digest = session.digest();
-        self.client =
-            session.client_addr().and_then(PeerAddr::as_inet).map(|addr| addr.ip().to_canonical());
+        let peer = session.client_addr().and_then(PeerAddr::as_inet);
+        let client = peer.map(|peer| proxies.client(peer.ip(), &head.headers));
+        let tls = digest
+            .and_then(|digest| digest.ssl_digest.as_ref())
+            .map(|tls| tls_version(&tls.version));
+        self.client = client.map(|client| client.address);
         self.arrival = Arrival {
             method: known(&head.method),
             protocol: protocol(head.version),
-            tls: digest
-                .and_then(|digest| digest.ssl_digest.as_ref())
-                .map(|tls| tls_version(&tls.version)),
+            tls,
+            is_secure: client.and_then(|client| client.is_secure).unwrap_or(tls.is_some()),
         };
     }
 

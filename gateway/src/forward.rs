@@ -1,66 +1,38 @@
 //! Getting an admitted request to the backend.
 
 use std::{
-    fmt,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use async_trait::async_trait;
 use http::{
     HeaderName,
     header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
 use memoric_contract::{ASSERTION_HEADER, Assertion, AssertionKey, Demands};
 use pingora::{
-    Error, ErrorType, Result,
-    connectors::L4Connect,
-    http::RequestHeader,
-    prelude::HttpPeer,
-    protocols::l4::{socket::SocketAddr, stream::Stream},
+    Error, ErrorType, Result, http::RequestHeader, prelude::HttpPeer, protocols::Digest,
     upstreams::peer::Peer as _,
 };
-use tokio::net::UnixStream;
 
-use crate::{
-    authz::Permit,
-    backend::ensure_peer,
-    config::{Channel, Timeouts},
-    exchange::Exchange,
-};
+use crate::{authz::Permit, config::Timeouts, exchange::Exchange, link::Link};
 
 /// The way of requests to the backend.
 pub(crate) struct Forward {
-    channel: Channel,
+    link: Arc<Link>,
     key: AssertionKey,
     /// How long the backend may be silent.
     patience: Duration,
 }
 
-/// Connects to a Unix socket, and makes sure who listens there.
-struct Trusted {
-    path: PathBuf,
-    uid: u32,
-}
-
 impl Forward {
-    pub(crate) fn new(channel: Channel, key: AssertionKey, timeouts: Timeouts) -> Self {
-        Self { channel, key, patience: timeouts.exchange.mul_f64(PATIENCE) }
+    pub(crate) fn new(link: Arc<Link>, key: AssertionKey, timeouts: Timeouts) -> Self {
+        Self { link, key, patience: timeouts.exchange.mul_f64(PATIENCE) }
     }
 
     /// Where the backend is.
     pub(crate) fn peer(&self) -> Result<Box<HttpPeer>> {
-        let mut peer = match &self.channel {
-            Channel::Loopback(addr) => HttpPeer::new(addr, false, String::new()),
-            Channel::Unix { path, uid } => {
-                let mut peer = HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?;
-                if let Some(options) = peer.get_mut_peer_options() {
-                    options.custom_l4 = Some(Arc::new(Trusted { path: path.clone(), uid: *uid }));
-                }
-                peer
-            }
-        };
+        let mut peer = self.link.peer()?;
         if let Some(options) = peer.get_mut_peer_options() {
             options.connection_timeout = Some(CONNECT);
             options.total_connection_timeout = Some(CONNECT);
@@ -68,7 +40,12 @@ impl Forward {
             options.write_timeout = Some(self.patience);
             options.idle_timeout = Some(IDLE);
         }
-        Ok(Box::new(peer))
+        Ok(peer)
+    }
+
+    /// Refuses a connection that was made by less than the settings ask for.
+    pub(crate) fn ensure_fit(&self, digest: Option<&Digest>) -> Result<()> {
+        self.link.ensure_fit(digest)
     }
 
     /// Makes `head` say what we know, for one attempt, and nothing else that a client said.
@@ -103,25 +80,6 @@ impl Forward {
         };
         let signed = self.key.sign(&assertion, now());
         head.insert_header(ASSERTION_HEADER, signed)
-    }
-}
-
-#[async_trait]
-impl L4Connect for Trusted {
-    async fn connect(&self, _: &SocketAddr) -> Result<Stream> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|error| {
-            Error::because(ErrorType::ConnectError, "the backend's socket", error)
-        })?;
-        ensure_peer(&stream, self.uid).map_err(|error| {
-            Error::because(ErrorType::ConnectError, "the backend's socket", error)
-        })?;
-        Ok(Stream::from(stream))
-    }
-}
-
-impl fmt::Debug for Trusted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path.fmt(f)
     }
 }
 

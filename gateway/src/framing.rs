@@ -8,6 +8,8 @@ use http::{
     },
 };
 
+use memoric_contract::{Operation, Takes};
+
 use crate::{config::Bounds, rejection::Rejection, request::Request};
 
 /// Rejects what could be read in two ways, or is larger than anyone needs.
@@ -25,6 +27,25 @@ pub(crate) fn check(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejecti
     check_expectation(request)
 }
 
+/// Rejects a body that `operation` does not take, before a byte of it is read where its length is
+/// told. What is told of no body is ignored.
+pub(crate) fn check_body(request: &Request<'_>, operation: Operation) -> Result<(), Rejection> {
+    if !request.has_body {
+        return Ok(());
+    }
+    let takes = operation.takes();
+    if takes == Takes::Nothing {
+        return Err(Rejection::BodyUnwanted);
+    }
+    if !takes.allows(request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
+        return Err(Rejection::UnsupportedMediaType);
+    }
+    match request.headers().get(CONTENT_LENGTH) {
+        Some(length) if !is_at_most(length, takes.most()) => Err(Rejection::BodyTooLarge),
+        _ => Ok(()),
+    }
+}
+
 fn check_size(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejection> {
     let fields = || {
         let sizes = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
@@ -39,19 +60,36 @@ fn check_size(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejection> {
 
 /// A line that ends in LF alone is the end of a line to some servers and not to others.
 fn check_lines(request: &Request<'_>) -> Result<(), Rejection> {
-    let mut lines = request.raw().unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
-    if lines.all(|line| line.ends_with(b"\r\n")) {
-        Ok(())
-    } else {
-        Err(Rejection::Misframed("A line of the request head does not end in CR LF"))
+    for line in request.raw().unwrap_or_default().split_inclusive(|byte| *byte == b'\n') {
+        if !line.ends_with(b"\r\n") {
+            return Err(Rejection::Misframed("A line of the request head does not end in CR LF"));
+        }
+        if is_disguised(line) {
+            return Err(Rejection::Misframed("A field is called nearly like a length"));
+        }
     }
+    Ok(())
+}
+
+/// Whether CGI and its kin, to whom `_` and `-` are the same, would read a length here. The field
+/// itself is gone by now, as is every one with a `_` in its name.
+fn is_disguised(line: &[u8]) -> bool {
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    let is = |other: &[u8]| {
+        name.len() == other.len()
+            && name.iter().zip(other).all(|(byte, other)| match byte {
+                b'_' => *other == b'-',
+                byte => byte.eq_ignore_ascii_case(other),
+            })
+    };
+    name.contains(&b'_') && (is(b"content-length") || is(b"transfer-encoding"))
 }
 
 fn check_method(method: &Method) -> Result<(), Rejection> {
     if METHODS.contains(&method.as_str()) {
         Ok(())
     } else {
-        Err(Rejection::MethodNotAllowed { allow: METHODS.join(", ") })
+        Err(Rejection::UnknownMethod { allow: METHODS.join(", ") })
     }
 }
 
@@ -134,11 +172,16 @@ fn check_length(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejection> 
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Rejection::Misframed("Content-Length is not a number"));
     }
-    // More digits than fit are more bytes than anyone may send.
-    match length.to_str().ok().and_then(|digits| digits.parse().ok()) {
-        Some(length) if bounds.body_bytes >= length => Ok(()),
-        _ => Err(Rejection::BodyTooLarge),
-    }
+    if is_at_most(length, bounds.body_bytes) { Ok(()) } else { Err(Rejection::BodyTooLarge) }
+}
+
+/// Whether digits say no more than `most`. More of them than fit are more bytes than anyone may send.
+fn is_at_most(length: &HeaderValue, most: usize) -> bool {
+    length
+        .to_str()
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .is_some_and(|length: usize| length <= most)
 }
 
 /// Accepts one `chunked` alone. Pingora has dropped a `Content-Length` beside it without a word,
@@ -230,6 +273,31 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_of_the_kind_and_size_that_its_operation_takes() {
+        let ask = |operation: Operation, fields: &str| {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            check_body(&Parsed::new(&head).request(), operation)
+        };
+        let json = "Content-Type: application/json\r\n";
+        let (large, huge) = ("Content-Length: 20000\r\n", "Content-Length: 3000000\r\n");
+
+        assert_eq!(ask(Operation::RecallMemories, "Content-Length: 0\r\n"), Ok(()));
+        assert_eq!(ask(Operation::RecallMemories, "Content-Type: x\r\n"), Ok(()), "of none");
+        for body in ["Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let refused = ask(Operation::RecallMemories, body);
+            assert_eq!(refused, Err(Rejection::BodyUnwanted), "{body}");
+        }
+        assert_eq!(ask(Operation::RememberMemory, &format!("{json}{large}")), Ok(()));
+        let refused = ask(Operation::RememberMemory, &format!("{json}{huge}"));
+        assert_eq!(refused, Err(Rejection::BodyTooLarge));
+        let refused = ask(Operation::Login, large);
+        assert_eq!(refused, Err(Rejection::BodyTooLarge), "of two names");
+        assert_eq!(ask(Operation::Login, "Content-Length: 9\r\n"), Ok(()), "as the guide does");
+        let refused = ask(Operation::RememberMemory, "Content-Length: 9\r\n");
+        assert_eq!(refused, Err(Rejection::UnsupportedMediaType));
+    }
+
+    #[test]
     fn a_head_has_bounds() {
         let many: String = (0..20).map(|n| format!("X-{n}: 1\r\n")).collect();
         assert_eq!(with(&many), Err(Rejection::HeadTooLarge), "too many fields");
@@ -274,7 +342,7 @@ mod tests {
         let method = |method: &str| check_head(&format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert!(METHODS.into_iter().all(|allowed| method(allowed).is_ok()));
         for refused in ["TRACE", "CONNECT", "PROPFIND", "get", "PRI"] {
-            assert!(method(refused).is_err(), "{refused}");
+            assert!(method(refused).unwrap_err().ends_connection(), "{refused}");
         }
     }
 
@@ -282,6 +350,15 @@ mod tests {
     fn a_line_ends_in_two_bytes() {
         assert!(check_head("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n").is_err());
         assert!(check_head("GET / HTTP/1.1\nHost: a\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_length_cannot_be_disguised() {
+        for field in ["Content_Length: 5", "TRANSFER_ENCODING: chunked"] {
+            let refused = with(&format!("{field}\r\n")).unwrap_err();
+            assert!(refused.ends_connection(), "{field}");
+        }
+        assert_eq!(with("Content_Type: x\r\nX_Content_Length: 5\r\n"), Ok(()), "only dropped");
     }
 
     #[test]

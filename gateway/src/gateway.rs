@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use memoric_config::Invalid;
 use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::{select, sync::oneshot, time::timeout};
@@ -14,6 +15,7 @@ use crate::{
     config::Config,
     exchange::Exchanges,
     journal::Journal,
+    link::Link,
     listener::{CertificateError, Listener, Reception, server_config},
     metrics::Metrics,
     private::Private,
@@ -48,6 +50,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The way to the backend cannot be used.
+    #[error(transparent)]
+    Channel(#[from] Invalid),
     /// There is no folder in which records could wait for the backend.
     #[error("audit.spool.folder: {0}")]
     Spool(#[source] SpoolOpenError),
@@ -84,10 +89,11 @@ impl Gateway {
         };
 
         let background = Background::new();
-        let journal = Journal::open(&config, &metrics)?;
+        let link = Arc::new(Link::open(&config.backend)?);
+        let journal = Journal::open(&config, Arc::clone(&link), &metrics)?;
         let exchanges = Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal));
         background.spawn(Arc::clone(&exchanges).tend_log());
-        let proxy = Proxy::new(&config, Arc::clone(&exchanges), Arc::clone(&metrics), &background);
+        let proxy = Proxy::new(&config, link, Arc::clone(&exchanges), &background);
         Ok(Self {
             http: http.as_ref().map(Listener::addr),
             https: https.as_ref().map(Listener::addr),

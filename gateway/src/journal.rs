@@ -26,6 +26,7 @@ use crate::{
     config::Config,
     exchange::Exchange,
     gateway::StartError,
+    link::Link,
     metrics::Metrics,
     rejection::Rejection,
     spool::{Reason, Spool, SpoolRefusal, Transport, Undelivered},
@@ -58,11 +59,15 @@ struct Upshot<'a> {
 
 impl Journal {
     /// Opens the spool, and lets `metrics` show what is in it.
-    pub(crate) fn open(config: &Config, metrics: &Metrics) -> Result<Arc<Self>, StartError> {
+    pub(crate) fn open(
+        config: &Config,
+        link: Arc<Link>,
+        metrics: &Metrics,
+    ) -> Result<Arc<Self>, StartError> {
         let spool = Arc::new(Spool::open(config.spool.clone()).map_err(StartError::Spool)?);
         metrics.include(Figures::new(Arc::clone(&spool))?)?;
         let key = AssertionKey::new(*config.assertion_key.expose());
-        let backend = BackendClient::new(config.backend.clone(), key);
+        let backend = BackendClient::new(link, key);
         Ok(Arc::new(Self { spool, backend }))
     }
 
@@ -295,7 +300,8 @@ pub(crate) mod tests {
         settings.audit.spool.folder = folder.path().join("spool");
         change(&mut settings);
         let config = Config::new(&settings, &environment()).unwrap();
-        Journal::open(&config, metrics).unwrap()
+        let link = Arc::new(Link::open(&config.backend).unwrap());
+        Journal::open(&config, link, metrics).unwrap()
     }
 
     /// Exchanges that happen, and what is written down of them.

@@ -4,8 +4,11 @@ mod admission;
 mod connection;
 mod downstream;
 mod edge;
+mod http1;
+mod http2;
 mod reception;
 mod tls;
+mod witness;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -25,7 +25,7 @@ pub(crate) struct Metrics {
     pub(crate) refused_connections: IntCounterVec,
     /// TLS handshakes that came to nothing, by reason.
     pub(crate) failed_handshakes: IntCounterVec,
-    /// Connections whose bytes never became a request, by reason.
+    /// What was sent and never became a request, by protocol and reason.
     pub(crate) unparsed: IntCounterVec,
     /// Whether Redis answers.
     pub(crate) redis_up: IntGauge,
@@ -85,8 +85,8 @@ impl Metrics {
             )?,
             unparsed: counter(
                 "memoric_gateway_unparsed_total",
-                "Connections that ended after bytes that never became a request.",
-                &["reason"],
+                "What was sent and never became a request.",
+                &["protocol", "reason"],
             )?,
             redis_up: gauge("memoric_gateway_redis_up", "Whether Redis answers.")?,
             backend_up: gauge("memoric_gateway_backend_up", "Whether the backend answers.")?,

@@ -110,9 +110,10 @@ impl Pipeline {
             self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
         exchange.budget = budget.or(exchange.budget);
 
-        // May they, and can it be written down that they did?
+        // May they, does it fit, and can it be written down that they did?
         exchange.owner = authz::named_owner(operation, &target).and_then(UserId::parse);
         let permit = authz::authorize(identity.as_ref(), operation, target)?;
+        framing::check_body(request, operation)?;
         self.journal.ensure_room(permit.caller())?;
         Ok(match operation.answered_by() {
             AnsweredBy::Gateway => Decision::Answer(operation),

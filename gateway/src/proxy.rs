@@ -1,6 +1,6 @@
 //! Pingora's phases, each handed to the module that knows what to do.
 
-use std::sync::Arc;
+use std::{os::fd::RawFd, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader, StatusCode},
     prelude::HttpPeer,
+    protocols::Digest,
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
@@ -17,14 +18,15 @@ use crate::{
     api_keys::ApiKeys,
     authz::Permit,
     backend::BackendClient,
-    config::Config,
+    config::{Config, TrustedProxies},
     exchange::{Exchange, Exchanges, Outcome},
     forward::{Forward, fault},
     gateway::Background,
     health::{Features, Health},
     journal::Aside,
     limits::Limits,
-    metrics::Metrics,
+    link::Link,
+    listener::Connection,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
     request::{self, Request},
@@ -38,6 +40,7 @@ pub(crate) struct Proxy {
     forward: Forward,
     health: Arc<Health>,
     exchanges: Arc<Exchanges>,
+    proxies: TrustedProxies,
     body_bytes: usize,
 }
 
@@ -45,12 +48,13 @@ impl Proxy {
     /// Builds every part once, and sets going what goes on beside requests.
     pub(crate) fn new(
         config: &Config,
+        link: Arc<Link>,
         exchanges: Arc<Exchanges>,
-        metrics: Arc<Metrics>,
         background: &Background,
     ) -> Self {
+        let metrics = Arc::clone(exchanges.metrics());
         let key = AssertionKey::new(*config.assertion_key.expose());
-        let backend = Arc::new(BackendClient::new(config.backend.clone(), key.clone()));
+        let backend = Arc::new(BackendClient::new(Arc::clone(&link), key.clone()));
         let revocations = Arc::new(Revocations::new(Arc::clone(&backend), Arc::clone(&metrics)));
         let limits = Arc::new(Limits::new(&config.limits));
         let features =
@@ -74,9 +78,10 @@ impl Proxy {
                 api_keys,
                 Arc::clone(exchanges.journal()),
             ),
-            forward: Forward::new(config.backend.clone(), key, config.timeouts),
+            forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,
+            proxies: config.proxies.clone(),
             body_bytes: config.bounds.body_bytes,
         }
     }
@@ -107,15 +112,15 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.open(session);
+        exchange.open(session, &self.proxies);
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
-        Ok(())
+        request::join_crumbs(session.req_header_mut())
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let decision = self.pipeline.decide(&Request::from(&*session), exchange).await;
+        let decision = self.pipeline.decide(&Request::new(session, exchange), exchange).await;
         match decision {
             Ok(Decision::Forward(permit)) => {
                 exchange.outcome = Outcome::Forwarded;
@@ -147,7 +152,8 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.body_bytes += body.as_ref().map_or(0, Bytes::len);
-        if exchange.body_bytes > self.body_bytes {
+        let taken = exchange.operation.map_or(0, |operation| operation.takes().most());
+        if exchange.body_bytes > self.body_bytes.min(taken) {
             return Err(Error::explain(ErrorType::HTTPStatus(TOO_LARGE), "the body is too large")
                 .into_down());
         }
@@ -162,6 +168,18 @@ impl ProxyHttp for Proxy {
         permit(exchange)?;
         exchange.upstream.asked();
         self.forward.peer()
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: RawFd,
+        digest: Option<&Digest>,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        self.forward.ensure_fit(digest)
     }
 
     async fn upstream_request_filter(
@@ -220,7 +238,12 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let rejection = rejection_for(error);
+        let rejection = match Connection::of(session) {
+            Some(connection) if connection.has_flawed_body() => {
+                Some(Rejection::Misframed("The body is not in well-formed chunks"))
+            }
+            _ => rejection_for(error),
+        };
         if let Some(rejection) = rejection.filter(|_| !is_answered(session)) {
             // The error's own text may quote what was sent, by either side.
             let (fault, source) = (error.etype().as_str(), error.esource().as_str());
@@ -253,7 +276,8 @@ fn permit(exchange: &Exchange) -> Result<&Permit> {
 /// Asks for the body, now that it is wanted (RFC 9110, section 10.1.1).
 async fn invite_body(session: &mut Session) -> Result<()> {
     let head = session.req_header();
-    if head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT) {
+    let is_awaited = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
+    if is_awaited && !session.is_body_empty() {
         // Pingora takes this for an answer that came before its body, and gives up the connection.
         let kept = session.get_keepalive();
         session.as_downstream_mut().write_continue_response().await?;

@@ -20,6 +20,10 @@ pub(crate) enum Rejection {
     HeadTooLarge,
     #[error("the request body exceeds its bound")]
     BodyTooLarge,
+    #[error("the operation takes no body")]
+    BodyUnwanted,
+    #[error("the request body is not of a kind that the operation takes")]
+    UnsupportedMediaType,
     #[error("the request body did not arrive whole")]
     BodyIncomplete,
     #[error("the request expects what is not offered")]
@@ -32,6 +36,8 @@ pub(crate) enum Rejection {
     NotFound,
     #[error("the method is not understood there")]
     MethodNotAllowed { allow: String },
+    #[error("the method is understood nowhere")]
+    UnknownMethod { allow: String },
     #[error("a page may not ask this: {0}")]
     PreflightRefused(&'static str),
     #[error("the request comes from a page that may not ask")]
@@ -75,6 +81,7 @@ impl Rejection {
         match self {
             Self::Ambiguous(_)
             | Self::Misframed(_)
+            | Self::BodyUnwanted
             | Self::BodyIncomplete
             | Self::Unaccountable
             | Self::SeveralCredentials => StatusCode::BAD_REQUEST,
@@ -88,8 +95,11 @@ impl Rejection {
             | Self::UnfitCredential
             | Self::AnotherUser => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => {
+                StatusCode::METHOD_NOT_ALLOWED
+            }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -109,11 +119,13 @@ impl Rejection {
             Self::Ambiguous(_) | Self::Misframed(_) | Self::Unaccountable => "bad_request",
             Self::HeadTooLarge => "head_too_large",
             Self::BodyTooLarge => "body_too_large",
+            Self::BodyUnwanted => "body_unwanted",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::BodyIncomplete => "body_incomplete",
             Self::UnknownExpectation => "unknown_expectation",
             Self::TooMany { .. } => "too_many_requests",
             Self::NotFound => "not_found",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "method_not_allowed",
             Self::PreflightRefused(_) | Self::ForeignOrigin => "origin_not_allowed",
             Self::NoCredential => "unauthenticated",
             Self::SeveralCredentials => "several_credentials",
@@ -142,11 +154,14 @@ impl Rejection {
             | Self::Misframed(_)
             | Self::HeadTooLarge
             | Self::BodyTooLarge
+            | Self::BodyUnwanted
+            | Self::UnsupportedMediaType
             | Self::BodyIncomplete
             | Self::UnknownExpectation
             | Self::Unaccountable
             | Self::NotFound
-            | Self::MethodNotAllowed { .. } => EventType::SuspiciousActivity,
+            | Self::MethodNotAllowed { .. }
+            | Self::UnknownMethod { .. } => EventType::SuspiciousActivity,
             Self::TooMany { .. } => EventType::RateLimitExceeded,
             Self::SeveralCredentials | Self::BadCredential(_) | Self::Revoked => {
                 EventType::TokenInvalid
@@ -182,12 +197,14 @@ impl Rejection {
             }
             Self::HeadTooLarge => "The request head is too large",
             Self::BodyTooLarge => "The request body is too large",
+            Self::BodyUnwanted => "This takes no request body",
+            Self::UnsupportedMediaType => "Content type should be application/json",
             Self::BodyIncomplete => "The request body is incomplete",
             Self::UnknownExpectation => "Only 100-continue may be expected",
             Self::Unaccountable => "The request came from no known address",
             Self::TooMany { .. } => "Too many requests",
             Self::NotFound => "Not Found",
-            Self::MethodNotAllowed { .. } => "Method Not Allowed",
+            Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "Method Not Allowed",
             Self::ForeignOrigin => "Pages of this origin may not ask",
             Self::NoCredential => "Missing credentials",
             Self::SeveralCredentials => "Present one credential only",
@@ -222,10 +239,19 @@ impl Rejection {
         }
     }
 
+    /// The methods to ask by instead (RFC 9110, section 15.5.6).
+    pub(crate) fn allow(&self) -> Option<&str> {
+        match self {
+            Self::MethodNotAllowed { allow } | Self::UnknownMethod { allow } => Some(allow),
+            _ => None,
+        }
+    }
+
     /// Whether the connection goes with the request: where the end of this request is unclear, so
-    /// is the beginning of the next (RFC 9112, section 6.3).
+    /// is the beginning of the next (RFC 9112, section 6.3). Who asks by a method that there is not
+    /// may mean a tunnel, or the end of something else.
     pub(crate) const fn ends_connection(&self) -> bool {
-        matches!(self, Self::Misframed(_))
+        matches!(self, Self::Misframed(_) | Self::UnknownMethod { .. })
     }
 
     /// After how many seconds it may go better. Never less than it takes, or it would be a lie.
@@ -262,6 +288,7 @@ mod tests {
     #[test]
     fn only_an_unclear_end_ends_the_connection() {
         assert!(Rejection::Misframed("why").ends_connection());
+        assert!(Rejection::UnknownMethod { allow: String::new() }.ends_connection());
         assert!(!Rejection::Ambiguous("why").ends_connection());
         assert!(!Rejection::BodyTooLarge.ends_connection());
     }

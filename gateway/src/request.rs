@@ -3,21 +3,40 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Version, header::HOST};
-use pingora::{http::RequestHeader, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session};
+use http::{
+    HeaderMap, HeaderValue, Method, Version,
+    header::{COOKIE, HOST},
+};
+use pingora::{ErrorType, OrErr as _, Result, http::RequestHeader, proxy::Session};
+
+use crate::exchange::Exchange;
 
 /// A request as the client sent it, without what a client may not say. Nothing in here is trusted.
 pub(crate) struct Request<'a> {
     /// Where it came from, an IPv4 address never dressed as IPv6.
     pub(crate) client: Option<IpAddr>,
-    /// Whether it came over TLS.
+    /// Whether the client spoke TLS, with us or with a proxy that we trust.
     pub(crate) over_tls: bool,
+    /// Whether a body comes behind its head, were it only the frame of an empty one.
+    pub(crate) has_body: bool,
     head: &'a RequestHeader,
     /// The bytes of the head, where it came over HTTP/1. Pingora's parser forgives some of them.
     raw: Option<Bytes>,
 }
 
 impl<'a> Request<'a> {
+    /// The request of `session`, which came as `exchange` took note of.
+    pub(crate) fn new(session: &'a mut Session, exchange: &Exchange) -> Self {
+        let has_body = !session.is_body_empty();
+        Self {
+            client: exchange.client,
+            over_tls: exchange.arrival.is_secure,
+            has_body,
+            head: session.req_header(),
+            raw: session.as_http1().map(|http1| http1.get_headers_raw_bytes()),
+        }
+    }
+
     pub(crate) fn method(&self) -> &'a Method {
         &self.head.method
     }
@@ -47,18 +66,6 @@ impl<'a> Request<'a> {
     }
 }
 
-impl<'a> From<&'a Session> for Request<'a> {
-    fn from(session: &'a Session) -> Self {
-        let address = session.client_addr().and_then(PeerAddr::as_inet);
-        Self {
-            client: address.map(|address| address.ip().to_canonical()),
-            over_tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
-            head: session.req_header(),
-            raw: session.as_http1().map(|http1| http1.get_headers_raw_bytes()),
-        }
-    }
-}
-
 /// Takes out of `head` everything by which a client could speak as someone else.
 ///
 /// Names are compared as the most forgiving server would: in lower case (which they are in here)
@@ -70,6 +77,17 @@ pub(crate) fn cleanse(head: &mut RequestHeader) {
     for name in &forbidden {
         head.remove_header(name);
     }
+}
+
+/// Joins the crumbs that a cookie may come in over HTTP/2: HTTP/1 has one (RFC 9113, section 8.2.3).
+pub(crate) fn join_crumbs(head: &mut RequestHeader) -> Result<()> {
+    let crumbs: Vec<_> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if head.version != Version::HTTP_2 || crumbs.len() < 2 {
+        return Ok(());
+    }
+    let cookie = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+        .or_err(ErrorType::InvalidHTTPHeader, "the crumbs of a cookie")?;
+    head.insert_header(COOKIE, cookie)
 }
 
 fn is_forbidden(name: &str) -> bool {
@@ -174,6 +192,9 @@ pub(crate) mod tests {
             Request {
                 client: Some([192, 0, 2, 1].into()),
                 over_tls: true,
+                has_body: ["content-length", "transfer-encoding"]
+                    .into_iter()
+                    .any(|name| self.head.headers.get(name).is_some_and(|value| value != "0")),
                 head: &self.head,
                 raw: Some(self.raw.clone()),
             }
@@ -182,7 +203,8 @@ pub(crate) mod tests {
 
     /// A request over HTTP/2.
     pub(crate) fn http2<'a>(head: &'a RequestHeader) -> Request<'a> {
-        Request { client: Some([192, 0, 2, 1].into()), over_tls: true, head, raw: None }
+        let client = Some([192, 0, 2, 1].into());
+        Request { client, over_tls: true, has_body: false, head, raw: None }
     }
 
     #[test]
@@ -221,6 +243,23 @@ pub(crate) mod tests {
         let mut left: Vec<_> = head.headers.keys().map(|name| name.as_str()).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "user-agent"]);
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_become_one_again() {
+        let mut head = RequestHeader::build("GET", b"/", None).unwrap();
+        ["a=1", "b=2", "c=3"].map(|crumb| head.append_header("cookie", crumb).unwrap());
+        let cookies = |head: &RequestHeader| {
+            let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+            head.headers.get_all(COOKIE).iter().map(text).collect::<Vec<_>>()
+        };
+
+        join_crumbs(&mut head).unwrap();
+        assert_eq!(cookies(&head).len(), 3, "HTTP/1 has no crumbs");
+        head.set_version(Version::HTTP_2);
+        join_crumbs(&mut head).unwrap();
+
+        assert_eq!(cookies(&head), ["a=1; b=2; c=3"]);
     }
 
     #[test]

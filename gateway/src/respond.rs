@@ -8,13 +8,15 @@ use http::{
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
         ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-        ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY,
-        CONTENT_TYPE, EXPECT, REFERRER_POLICY, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY,
-        VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
+        CONTENT_SECURITY_POLICY, CONTENT_TYPE, DATE, EXPECT, REFERRER_POLICY, RETRY_AFTER, SERVER,
+        STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
-use memoric_contract::{Problem, problem::PROBLEM_JSON};
-use pingora::{Result, http::ResponseHeader, proxy::Session};
+use memoric_contract::{Problem, RequestId, problem::PROBLEM_JSON};
+use pingora::{
+    Result, http::ResponseHeader, protocols::http::date::get_cached_date, proxy::Session,
+};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -45,14 +47,36 @@ pub(crate) async fn reject(
     if rejection.ends_connection() {
         session.set_keepalive(None);
     }
-    let status = rejection.status();
-    let title = status.canonical_reason().unwrap_or_default();
-    let problem =
-        Problem::new(status.as_u16(), title, rejection.code(), rejection.detail(), exchange.id);
+    let (head, body) = refusal(rejection, exchange.id)?;
+    write(session, exchange, head, body).await
+}
 
+/// The bytes that tell a client no whose request was never one, and that the connection ends.
+pub(crate) fn unparsed(rejection: &Rejection, request: RequestId, over_tls: bool) -> Result<Bytes> {
+    let (mut head, body) = refusal(rejection, request)?;
+    head.insert_header(CONTENT_LENGTH, body.len())?;
+    head.insert_header(DATE, get_cached_date())?;
+    head.insert_header(CONNECTION, "close")?;
+    protect(&mut head, request, over_tls)?;
+    let status = rejection.status();
+    let mut bytes = format!("HTTP/1.1 {} {}\r\n", status.as_str(), title(status)).into_bytes();
+    for (name, value) in &head.headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&body);
+    Ok(bytes.into())
+}
+
+/// Says no in the one form that our refusals have.
+fn refusal(rejection: &Rejection, request: RequestId) -> Result<(ResponseHeader, Bytes)> {
+    let (status, code) = (rejection.status(), rejection.code());
+    let problem = Problem::new(status.as_u16(), title(status), code, rejection.detail(), request);
     let mut head = ResponseHeader::build(status, None)?;
     head.insert_header(CONTENT_TYPE, PROBLEM_JSON)?;
-    if let Rejection::MethodNotAllowed { allow } = rejection {
+    if let Some(allow) = rejection.allow() {
         head.insert_header(ALLOW, allow)?;
     }
     if let Some(challenge) = rejection.challenge() {
@@ -61,7 +85,11 @@ pub(crate) async fn reject(
     if let Some(seconds) = rejection.retry_after() {
         head.insert_header(RETRY_AFTER, seconds)?;
     }
-    write(session, exchange, head, problem.to_json().into()).await
+    Ok((head, problem.to_json().into()))
+}
+
+fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or_default()
 }
 
 /// Answers from what the gateway knows.
@@ -107,7 +135,16 @@ pub(crate) fn take_out(head: &mut ResponseHeader) {
 
 /// Adds what every answer carries, whoever wrote it.
 pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    head.insert_header(REQUEST_ID, exchange.id.to_string())?;
+    protect(head, exchange.id, exchange.arrival.is_secure)?;
+    if let Some(page) = &exchange.page {
+        share(head, page)?;
+    }
+    exchange.budget.map_or(Ok(()), |budget| tell_budget(head, budget))
+}
+
+/// Names the request, and keeps browsers and caches from doing more with an answer than show it.
+fn protect(head: &mut ResponseHeader, request: RequestId, is_secure: bool) -> Result<()> {
+    head.insert_header(REQUEST_ID, request.to_string())?;
     head.append_header(VARY, "Origin")?;
     head.insert_header(X_CONTENT_TYPE_OPTIONS, "nosniff")?;
     head.insert_header(REFERRER_POLICY, "no-referrer")?;
@@ -115,13 +152,10 @@ pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result
     if !head.headers.contains_key(CACHE_CONTROL) {
         head.insert_header(CACHE_CONTROL, "no-store")?;
     }
-    if exchange.arrival.tls.is_some() {
+    if is_secure {
         head.insert_header(STRICT_TRANSPORT_SECURITY, "max-age=31536000")?;
     }
-    if let Some(page) = &exchange.page {
-        share(head, page)?;
-    }
-    exchange.budget.map_or(Ok(()), |budget| tell_budget(head, budget))
+    Ok(())
 }
 
 async fn write(

@@ -92,6 +92,7 @@ mod tests {
             tests::{NOW, SECRET, token},
         },
         config::Channel,
+        link::Link,
     };
 
     #[tokio::test]
@@ -122,7 +123,8 @@ mod tests {
 
     fn revocations() -> Revocations {
         let nowhere = Channel::Unix { path: "/nonexistent/backend.sock".into(), uid: 0 };
-        let backend = Arc::new(BackendClient::new(nowhere, AssertionKey::new([7; 32])));
+        let link = Arc::new(Link::open(&nowhere).unwrap());
+        let backend = Arc::new(BackendClient::new(link, AssertionKey::new([7; 32])));
         Revocations::new(backend, Arc::new(Metrics::new().unwrap()))
     }
 }

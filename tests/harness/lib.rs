@@ -2,10 +2,14 @@
 //!
 //! [`World::start`] gives a test its own gateway, its own backend and its own database. The
 //! PostgreSQL and Redis processes behind them are real and shared by the whole run.
+//! [`Edge::start`] gives it a gateway alone, with a socket behind it that records every byte.
 
 mod binary;
 mod daemon;
 mod deployment;
+mod edge;
+pub mod http2;
+mod origin;
 mod person;
 mod servers;
 mod world;
@@ -13,6 +17,8 @@ mod world;
 pub use binary::{Program, Started, checkout, free_address, program};
 pub use daemon::{Daemon, scratch};
 pub use deployment::{Deployment, Recipe};
+pub use edge::{Edge, token};
+pub use origin::{Answer, Origin, Received};
 pub use person::{PASSWORD, Person};
 pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
 pub use world::{ASSERTION_SECRET, CHECK_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};

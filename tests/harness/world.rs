@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -47,7 +47,7 @@ pub struct WorldBuilder {
     database: Option<String>,
 }
 
-struct Process {
+pub(crate) struct Process {
     stop: oneshot::Sender<()>,
     ended: JoinHandle<()>,
 }
@@ -64,6 +64,9 @@ pub const CHECK_SECRET: &str = "1b4e7a0d3c6f9258e1f4a7d0c3b6e9f2a5d8c1b4e7f0a3d6
 
 /// The key-encryption key, as the guide makes it.
 pub const ENCRYPTION_KEY: &str = "mUGZpEL9Ywx4nS0bDqvtR2kHfJ7cXoWi3eTgA6VlB8s=";
+
+/// A port that the system chooses.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 impl World {
     /// Starts everything as it comes, with open registration.
@@ -248,22 +251,26 @@ impl WorldBuilder {
 }
 
 fn settings(servers: &Servers, database: &str, folder: &TempDir) -> (Settings, Certificate) {
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let socket = format!("unix:{}", folder.path().join("backend.sock").display());
-    let root =
-        Certificate::from_pem(write_certificate(folder.path()).as_bytes()).expect("just made");
     let mut settings = servers.settings(database);
+    let root = equip(&mut settings, folder.path());
     settings.auth.registration = memoric_config::schema::Registration::Open;
-    settings.backend.listen = socket.clone();
-    settings.backend.metrics = anywhere;
-    settings.gateway.backend = socket;
-    settings.gateway.http = Some(anywhere);
-    settings.gateway.https = Some(anywhere);
-    settings.gateway.metrics = anywhere;
+    settings.backend.listen = settings.gateway.backend.clone();
+    settings.backend.metrics = ANYWHERE;
+    (settings, root)
+}
+
+/// Gives a gateway ports, a certificate and the way to a backend, all of them in `folder`, and
+/// limits that no test runs into by accident.
+pub(crate) fn equip(settings: &mut Settings, folder: &Path) -> Certificate {
+    let root = Certificate::from_pem(write_certificate(folder).as_bytes()).expect("just made");
+    settings.gateway.backend = format!("unix:{}", folder.join("backend.sock").display());
+    settings.gateway.http = Some(ANYWHERE);
+    settings.gateway.https = Some(ANYWHERE);
+    settings.gateway.metrics = ANYWHERE;
     settings.gateway.threads = 1;
-    settings.audit.spool.folder = folder.path().join("spool");
-    settings.gateway.tls.certificate = Some(folder.path().join("certificate.pem"));
-    settings.gateway.tls.key = Some(folder.path().join("key.pem"));
+    settings.audit.spool.folder = folder.join("spool");
+    settings.gateway.tls.certificate = Some(folder.join("certificate.pem"));
+    settings.gateway.tls.key = Some(folder.join("key.pem"));
     for quota in [
         &mut settings.gateway.limits.address,
         &mut settings.gateway.limits.identity,
@@ -271,10 +278,10 @@ fn settings(servers: &Servers, database: &str, folder: &TempDir) -> (Settings, C
     ] {
         (quota.per_second, quota.burst) = (10_000.0, 10_000);
     }
-    (settings, root)
+    root
 }
 
-fn environment(variables: Vec<(String, String)>) -> Environment {
+pub(crate) fn environment(variables: Vec<(String, String)>) -> Environment {
     let ours = [
         ("MEMORIC_JWT_SECRET", JWT_SECRET),
         ("MEMORIC_ASSERTION_KEY", ASSERTION_SECRET),
@@ -297,7 +304,9 @@ pub(crate) fn write_certificate(folder: &Path) -> String {
     made.cert.pem()
 }
 
-fn begin<R, F>(run: impl FnOnce(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> F) -> Process
+pub(crate) fn begin<R, F>(
+    run: impl FnOnce(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> F,
+) -> Process
 where
     F: Future<Output = R> + Send + 'static,
 {
@@ -306,7 +315,7 @@ where
     Process { stop, ended: tokio::spawn(async { drop(running.await) }) }
 }
 
-async fn end(process: Option<Process>) {
+pub(crate) async fn end(process: Option<Process>) {
     let Some(process) = process else { return };
     drop(process.stop);
     process.ended.await.expect("it ended by itself");

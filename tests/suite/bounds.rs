@@ -1,8 +1,12 @@
 //! Where a message ends, and what becomes of one that is too large or ends unclearly.
 
+mod http2;
+
 use std::time::Duration;
 
-use harness::World;
+use harness::{Edge, World, token};
+use memoric_contract::Role;
+use reqwest::Method;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -82,6 +86,87 @@ async fn a_refused_body_is_read_to_its_end_and_never_as_a_request() {
     let large = converse(&world, &format!("{}{VICTIM}", refused(&VICTIM.repeat(2000)))).await;
     assert!(large.starts_with("HTTP/1.1 401"), "{large}");
     assert_eq!(large.matches("HTTP/1.1 200").count(), 0, "too much to read: {large}");
+}
+
+#[tokio::test]
+async fn a_body_is_no_longer_than_its_operation_takes() {
+    let edge = Edge::start().await;
+    let token = token(7, &[Role::User]);
+    for is_told in [true, false] {
+        for (path, bytes, status) in [
+            ("/memories", 20_000, 200),
+            ("/auth/change-password", 16_384, 200),
+            ("/auth/change-password", 16_385, 413),
+            ("/auth/login", 20_000, 413),
+            ("/memories", 2 * 1024 * 1024 + 1, 413),
+        ] {
+            let answer = upload(&edge, &token, path, bytes, is_told).await;
+            let expected = format!("HTTP/1.1 {status} ");
+            assert!(answer.starts_with(&expected), "{bytes} to {path}, told: {is_told}: {answer}");
+        }
+    }
+
+    assert_eq!(edge.origin.requests().len(), 4, "the others never came whole");
+}
+
+#[tokio::test]
+async fn a_body_is_called_what_its_operation_takes() {
+    let edge = Edge::start().await;
+    let token = token(7, &[Role::User]);
+    let form = Some("application/x-www-form-urlencoded");
+    for (path, called, status) in [
+        ("/memories", Some("application/json"), 200),
+        ("/memories", Some("Application/JSON;charset=utf-8"), 200),
+        ("/memories", Some("application/vnd.api+json"), 200),
+        ("/memories", None, 415),
+        ("/memories", form, 415),
+        ("/memories", Some("text/plain"), 415),
+        ("/memories", Some("text/plain; application/json"), 415),
+        ("/auth/change-password", form, 415),
+        ("/auth/register", form, 415),
+        ("/auth/register", None, 415),
+        ("/auth/login", None, 200),
+        ("/auth/login", form, 200),
+        ("/auth/login", Some("text/plain"), 415),
+        ("/auth/login", Some("multipart/form-data; boundary=x"), 415),
+    ] {
+        let mut request = edge.ask(Method::POST, path).bearer_auth(&token).body("{}");
+        if let Some(called) = called {
+            request = request.header("content-type", called);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path} of {called:?}");
+        if status == 415 {
+            assert!(answer.text().await.unwrap().contains("unsupported_media_type"));
+        }
+    }
+
+    let guide = edge.ask(Method::POST, "/auth/logout").bearer_auth(&token).send().await.unwrap();
+    assert_eq!(guide.status(), 200, "no body is called nothing");
+}
+
+/// The answer to so many bytes, whose number is told before they come or not.
+async fn upload(edge: &Edge, token: &str, path: &str, bytes: usize, is_told: bool) -> String {
+    let framing = if is_told {
+        format!("Content-Length: {bytes}\r\n\r\n{}", "a".repeat(bytes))
+    } else {
+        let pieces = vec![format!("3e8\r\n{}\r\n", "a".repeat(1000)); bytes / 1000].concat();
+        let rest = format!("{:x}\r\n{}\r\n", bytes % 1000, "a".repeat(bytes % 1000));
+        let rest = if bytes % 1000 == 0 { String::new() } else { rest };
+        format!("Transfer-Encoding: chunked\r\n\r\n{pieces}{rest}0\r\n\r\n")
+    };
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nConnection: close\r\n{framing}"
+    );
+    let (mut reader, mut writer) = TcpStream::connect(edge.http).await.unwrap().into_split();
+    let sending = tokio::spawn(async move {
+        let _ = writer.write_all(request.as_bytes()).await;
+        writer
+    });
+    let mut heard = Vec::new();
+    while let Ok(Ok(1..)) = timeout(Duration::from_secs(20), reader.read_buf(&mut heard)).await {}
+    drop(sending.await);
+    String::from_utf8_lossy(&heard).into_owned()
 }
 
 /// Says all of `requests` at once, and hears everything until the gateway closes.

@@ -9,9 +9,11 @@ use std::{
     time::Duration,
 };
 
-use harness::{Deployment, PASSWORD, Person, Recipe, Servers, World};
+use harness::{Deployment, JWT_SECRET, PASSWORD, Person, Recipe, Servers, World};
+use memoric_contract::token::{Claims, TokenKeys, TokenSigner};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -165,6 +167,50 @@ async fn what_could_not_be_written_down_is_not_told() {
     .await;
 }
 
+#[tokio::test]
+async fn a_refusal_is_on_the_record_with_who_it_was_and_nothing_of_what_they_sent() {
+    let world = World::start().await;
+    let (alice, bob) = (world.register("alice").await, world.register("bob").await);
+    let ask = |path: &str, token: &str| {
+        let ask = world.ask(Method::GET, path).header("user-agent", "canary\tagent");
+        if token.is_empty() { ask } else { ask.bearer_auth(token) }
+    };
+    let (me, known) = (Some(alice.id), alice.token.as_str());
+    let others = format!("/memories?user_id={}", bob.id);
+
+    let mut told = Vec::new();
+    for (ask, event, subject, owner) in [
+        (ask("/memories", ""), "authz.access.denied", None, None),
+        (ask("/memories", "canary.token.x"), "auth.token.invalid", None, None),
+        (ask("/memories", &expired(&alice)), "auth.token.expired", me, None),
+        (ask("/canary?canary=canary", known), "security.suspicious.activity", None, None),
+        (ask(&others, known), "authz.access.denied", me, Some(bob.id)),
+        (ask("/memories?top_k=canary", known), "memory.retrieved", me, None),
+        (ask("/audit/logs", known), "authz.access.denied", me, None),
+        (ask("/memories", known), "memory.retrieved", me, me),
+    ] {
+        let (id, status) = id_of(&ask.send().await.unwrap());
+        told.push((id, status, event, subject, owner));
+    }
+    wait_for(async || {
+        let figures = Figures::at(world.gateway_metrics).await;
+        figures.of("waiting", "known") + figures.of("waiting", "strangers") == 0.0
+    })
+    .await;
+
+    let trail = world.superuser().await;
+    let record = "SELECT event_type, subject, owner, status, success, trail::text
+                  FROM audit.trail WHERE request_id = $1";
+    for (id, status, event, subject, owner) in told {
+        let row = trail.query_one(record, &[&id]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), event, "{status}");
+        assert_eq!((row.get(1), row.get(2)), (subject, owner), "{event} {status}");
+        assert_eq!(row.get::<_, i16>(3).unsigned_abs(), status.as_u16(), "{event}");
+        assert_eq!(row.get::<_, bool>(4), status.is_success(), "{event}");
+        assert!(!row.get::<_, &str>(5).contains("canary"), "{}", row.get::<_, &str>(5));
+    }
+}
+
 /// A deployment in which nobody asks too often.
 async fn start(variables: &[(&str, &str)]) -> Deployment {
     let mut recipe = Recipe::new().await.set("MEMORIC_AUTH__REGISTRATION", "open");
@@ -235,12 +281,21 @@ async fn ask_until_full(ask: RequestBuilder) -> (Vec<(Uuid, StatusCode)>, Vec<(U
                     return (recorded, told);
                 }
                 recorded.push(told);
-                assert!(recorded.len() < 1_000, "it never fills");
+                assert!(recorded.len() < 200, "it never fills");
             }
         });
     }
     let (recorded, unrecorded): (Vec<_>, Vec<_>) = asking.join_all().await.into_iter().unzip();
     (recorded.concat(), unrecorded)
+}
+
+/// A token of `person`'s that was good once.
+fn expired(person: &Person) -> String {
+    let keys = TokenKeys::hs256(JWT_SECRET.as_bytes());
+    let now = OffsetDateTime::now_utc().unix_timestamp().unsigned_abs();
+    let claims = keys.verify(&person.token, now).unwrap();
+    let claims = Claims { iat: claims.iat - 7200, exp: claims.iat - 3600, ..claims };
+    TokenSigner::hs256(JWT_SECRET.as_bytes()).sign(&claims).unwrap()
 }
 
 fn id_of(answer: &Response) -> (Uuid, StatusCode) {

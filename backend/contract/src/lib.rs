@@ -17,6 +17,7 @@ pub mod problem;
 pub mod refresh;
 pub mod revocation;
 pub mod spool;
+mod takes;
 pub mod token;
 
 pub use assertion::{ASSERTION_HEADER, Assertion, AssertionError, AssertionKey, VerifiedAssertion};
@@ -26,3 +27,4 @@ pub use key_id::{KeyPurpose, key_id};
 pub use operation::{AnsweredBy, Demands, InternalOperation, LimitClass, Operation, RecordedBy};
 pub use permission::{Permission, Permissions, Role, Roles};
 pub use problem::{FieldError, Problem};
+pub use takes::Takes;

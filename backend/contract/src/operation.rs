@@ -1,7 +1,7 @@
 //! Everything that can be asked for.
 
 use crate::{
-    Permission,
+    Permission, Takes,
     audit::{Action, EventType, Resource},
     spool::BATCH_PATH,
 };
@@ -402,6 +402,46 @@ impl Operation {
         )
     }
 
+    /// What it takes as its body. The bounds are those of the fields, with every character escaped.
+    pub const fn takes(self) -> Takes {
+        match self {
+            Self::ShowService
+            | Self::ShowHealth
+            | Self::ShowReadiness
+            | Self::ShowDetailedHealth
+            | Self::ShowSigningKeys
+            | Self::ShowOpenApi
+            | Self::ListSessions
+            | Self::EndSession
+            | Self::ShowMe
+            | Self::ShowProfile
+            | Self::ListApiKeys
+            | Self::RevokeApiKey
+            | Self::ListUsers
+            | Self::ShowUser
+            | Self::RecallMemories
+            | Self::ListClusters
+            | Self::ReadAudit
+            | Self::ReadUserAudit
+            | Self::ReadSecurityAudit
+            | Self::CountAudit
+            | Self::ListEventTypes
+            | Self::ListSeverities => Takes::Nothing,
+            Self::Login | Self::Refresh => Takes::UnlabelledJson(A_FEW_FIELDS),
+            Self::Register
+            | Self::Logout
+            | Self::LogoutEverywhere
+            | Self::ChangePassword
+            | Self::ResetPassword
+            | Self::CreateApiKey
+            | Self::RotateApiKey
+            | Self::CreateUser
+            | Self::ChangeUser
+            | Self::RunPolicies => Takes::Json(A_FEW_FIELDS),
+            Self::RememberMemory => Takes::Json(A_MEMORY),
+        }
+    }
+
     /// Which budget it is charged to.
     pub const fn limit_class(self) -> LimitClass {
         match self {
@@ -618,6 +658,12 @@ fn matches(template: &str, path: &str) -> bool {
         })
 }
 
+/// Bytes of names, addresses and passwords, of a key's name or a token.
+const A_FEW_FIELDS: usize = 16 * 1024;
+
+/// Bytes of a memory of 1 MiB half of whose characters are escaped, or of one with all it may carry.
+const A_MEMORY: usize = 2 * 1024 * 1024;
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -657,6 +703,21 @@ mod tests {
         for operation in Operation::ALL {
             let is_recorded = operation.recorded_by() != RecordedBy::Nobody;
             assert_eq!(operation.audited().is_some(), is_recorded, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_takes_no_body() {
+        for operation in Operation::ALL {
+            assert_eq!(operation.is_safe(), operation.takes() == Takes::Nothing, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_page_could_send_unasked_needs_no_access_token() {
+        let is_unlabelled = |each: &Operation| matches!(each.takes(), Takes::UnlabelledJson(_));
+        for operation in Operation::ALL.into_iter().filter(is_unlabelled) {
+            assert_ne!(operation.demands(), Demands::Access, "{operation:?}");
         }
     }
 

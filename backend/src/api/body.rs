@@ -3,24 +3,15 @@
 use std::ops::RangeInclusive;
 
 use axum::{
-    body::{Body, Bytes},
-    http::{HeaderMap, header::CONTENT_TYPE},
+    body::{Body, Bytes, HttpBody as _},
+    http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use memoric_contract::FieldError;
+use memoric_contract::{FieldError, Operation};
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use crate::{error::ApiError, members};
-
-/// Which media types a body may claim to have.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Claims {
-    /// JSON, by its name.
-    Json,
-    /// JSON by its name, none at all, or what `curl -d` says: the guide logs in like that.
-    JsonOrNothing,
-}
 
 /// The fields of a JSON object.
 ///
@@ -37,10 +28,10 @@ pub(super) struct Sent<'a> {
 pub(super) async fn fields<T>(
     headers: &HeaderMap,
     body: Body,
-    claims: Claims,
+    operation: Operation,
     take: impl FnOnce(Sent<'_>) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
-    let body = read(headers, body, claims, MOST_ABOUT_PEOPLE).await?;
+    let body = read(headers, body, operation).await?;
     take(Sent::parse(&body)?)
 }
 
@@ -48,27 +39,26 @@ pub(super) async fn fields<T>(
 pub(super) async fn maybe_fields<T>(
     headers: &HeaderMap,
     body: Body,
+    operation: Operation,
     take: impl FnOnce(Sent<'_>) -> Result<T, ApiError>,
 ) -> Result<Option<T>, ApiError> {
-    let body = read(headers, body, Claims::JsonOrNothing, MOST_ABOUT_PEOPLE).await?;
-    if body.is_empty() { Ok(None) } else { take(Sent::parse(&body)?).map(Some) }
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    fields(headers, body, operation, take).await.map(Some)
 }
 
-/// The whole body, if it claims to be what it must be and is of `limit` bytes at most.
+/// The whole body, if it is called what `operation` takes and is not larger.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
-    claims: Claims,
-    limit: usize,
+    operation: Operation,
 ) -> Result<Bytes, ApiError> {
-    if !claims.allow(headers) {
-        return Err(ApiError::field(
-            "body",
-            "content_type",
-            "Content type should be application/json",
-        ));
+    let takes = operation.takes();
+    if !takes.allows(headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
+        return Err(ApiError::UnsupportedMediaType);
     }
-    whole(body, limit).await
+    whole(body, takes.most()).await
 }
 
 /// The whole body, if it is of `limit` bytes at most.
@@ -155,23 +145,6 @@ impl<'a> Sent<'a> {
     }
 }
 
-impl Claims {
-    fn allow(self, headers: &HeaderMap) -> bool {
-        let Some(claimed) = headers.get(CONTENT_TYPE) else { return self == Self::JsonOrNothing };
-        let claimed = claimed.to_str().unwrap_or_default();
-        let essence = claimed.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let is_json = essence == "application/json"
-            || essence.strip_prefix("application/").is_some_and(|name| name.ends_with("+json"));
-        is_json || (self == Self::JsonOrNothing && essence == "application/x-www-form-urlencoded")
-    }
-}
-
-/// Bytes: a memory of 1 MiB half of whose characters are escaped, or one with all it may carry.
-pub(super) const MOST_OF_A_MEMORY: usize = 2 * 1024 * 1024;
-
-/// Bytes: everything that a person tells of themselves at its longest, with every character escaped.
-const MOST_ABOUT_PEOPLE: usize = 32 * 1024;
-
 /// The fields that some operation reads in this way.
 const KNOWN: [&str; 12] = [
     "allowed_addresses",
@@ -190,8 +163,6 @@ const KNOWN: [&str; 12] = [
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -236,28 +207,12 @@ mod tests {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let read = async |filler: usize| {
             let body = format!(r#"{{"username":"x","filler":"{}"}}"#, "x".repeat(filler));
-            fields(&headers, Body::from(body), Claims::Json, |mut sent| Ok(sent.text("username")))
-                .await
+            let take = |mut sent: Sent<'_>| Ok(sent.text("username"));
+            fields(&headers, Body::from(body), Operation::Login, take).await
         };
+        let most = Operation::Login.takes().most();
 
-        assert_eq!(read(30 * 1024).await.unwrap().as_deref(), Some("x"));
-        assert!(matches!(read(32 * 1024).await, Err(ApiError::TooLarge)));
-    }
-
-    #[test]
-    fn only_json_is_read_except_where_the_guide_says_nothing() {
-        let claiming = |name: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            name.map(|name| headers.insert(CONTENT_TYPE, HeaderValue::from_static(name)));
-            [Claims::Json.allow(&headers), Claims::JsonOrNothing.allow(&headers)]
-        };
-        assert_eq!(claiming(Some("application/json")), [true, true]);
-        assert_eq!(claiming(Some("Application/JSON; charset=utf-8")), [true, true]);
-        assert_eq!(claiming(Some("application/merge-patch+json")), [true, true]);
-        assert_eq!(claiming(None), [false, true]);
-        assert_eq!(claiming(Some("application/x-www-form-urlencoded")), [false, true]);
-        assert_eq!(claiming(Some("text/plain")), [false, false]);
-        assert_eq!(claiming(Some("text/json+json")), [false, false]);
-        assert_eq!(claiming(Some("")), [false, false]);
+        assert_eq!(read(most - 1024).await.unwrap().as_deref(), Some("x"));
+        assert!(matches!(read(most).await, Err(ApiError::TooLarge)));
     }
 }

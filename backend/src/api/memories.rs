@@ -2,7 +2,7 @@
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    UserId,
+    Operation, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
@@ -10,12 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{
-    Answer,
-    body::{self, Claims, MOST_OF_A_MEMORY},
-    deny, json,
-    query::Asked,
-};
+use super::{Answer, body, deny, json, query::Asked};
 use crate::{
     app::App,
     audit::{self, Named},
@@ -67,7 +62,7 @@ pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
 
 /// A memory as it was sent. Of the body, which may be six times as long, nothing is held any longer.
 async fn read_memory(call: &Call, body: Body) -> Result<NewMemory, ApiError> {
-    let body = body::read(call.headers(), body, Claims::Json, MOST_OF_A_MEMORY).await?;
+    let body = body::read(call.headers(), body, Operation::RememberMemory).await?;
     NewMemory::parse(&body).map_err(ApiError::Invalid)
 }
 

@@ -10,34 +10,52 @@ use std::{
         net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use prometheus::IntCounter;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    time::sleep,
+    time::{sleep, timeout},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 
+use super::opening::StartError;
 use crate::config::Listen;
 
-/// A bound socket that only the gateway's user gets through, or a loopback port.
+/// A bound socket that only the gateway gets through.
 pub(super) struct Listener {
     socket: Either<OwnedSocket, TcpListener>,
-    gateway_uid: u32,
+    gate: Gate,
+}
+
+/// What the gateway is known by.
+#[derive(Clone)]
+struct Gate {
+    /// Its user, where it comes by a Unix socket.
+    uid: u32,
+    /// Its certificate, where it may come from anywhere.
+    tls: Option<TlsAcceptor>,
     strangers: IntCounter,
 }
 
+/// Who has connected, and has proven nothing yet.
+pub(super) struct Newcomer {
+    stream: Either<UnixStream, TcpStream>,
+    gate: Gate,
+}
+
 /// One connection of the gateway's.
-pub(super) type Channel = Either<UnixStream, TcpStream>;
+pub(super) type Channel = Either<UnixStream, Either<TcpStream, Box<TlsStream<TcpStream>>>>;
 
 /// Where a backend listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Addr {
     /// A Unix socket.
     Socket(PathBuf),
-    /// A loopback port.
+    /// A port.
     Tcp(SocketAddr),
 }
 
@@ -55,12 +73,20 @@ impl Listener {
         listen: &Listen,
         gateway_uid: u32,
         strangers: IntCounter,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, StartError> {
+        let taken = |source| StartError::Listen { at: listen.to_string(), source };
+        let mut gate = Gate { uid: gateway_uid, tls: None, strangers };
         let socket = match listen {
-            Listen::Socket(path) => Either::Left(OwnedSocket::bind(path)?),
-            Listen::Loopback(address) => Either::Right(TcpListener::bind(address).await?),
+            Listen::Socket(path) => Either::Left(OwnedSocket::bind(path).map_err(taken)?),
+            Listen::Loopback(address) => {
+                Either::Right(TcpListener::bind(address).await.map_err(taken)?)
+            }
+            Listen::Tls { address, tls } => {
+                gate.tls = Some(TlsAcceptor::from(Arc::new(tls.read()?.server()?)));
+                Either::Right(TcpListener::bind(address).await.map_err(taken)?)
+            }
         };
-        Ok(Self { socket, gateway_uid, strangers })
+        Ok(Self { socket, gate })
     }
 
     /// Where it listens.
@@ -71,15 +97,11 @@ impl Listener {
         }
     }
 
-    /// The next connection of the gateway's.
-    pub(super) async fn accept(&self) -> Channel {
+    /// The next one to connect.
+    pub(super) async fn accept(&self) -> Newcomer {
         loop {
             match self.accept_any().await {
-                Ok(channel) if self.is_gateway(&channel) => return channel,
-                Ok(_) => {
-                    self.strangers.inc();
-                    tracing::warn!("a connection was closed: the peer is not the gateway's user");
-                }
+                Ok(stream) => return Newcomer { stream, gate: self.gate.clone() },
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     // Out of file descriptors, most likely: trying again at once would spin.
@@ -89,7 +111,7 @@ impl Listener {
         }
     }
 
-    async fn accept_any(&self) -> io::Result<Channel> {
+    async fn accept_any(&self) -> io::Result<Either<UnixStream, TcpStream>> {
         match &self.socket {
             Either::Left(socket) => Ok(Either::Left(socket.listener.accept().await?.0)),
             Either::Right(listener) => {
@@ -99,14 +121,35 @@ impl Listener {
             }
         }
     }
+}
 
-    /// Whether the peer runs as the gateway does. A TCP peer shows no user; its assertions must do.
-    fn is_gateway(&self, channel: &Channel) -> bool {
-        match channel {
-            Either::Left(stream) => {
-                stream.peer_cred().is_ok_and(|peer| peer.uid() == self.gateway_uid)
+impl Newcomer {
+    /// The connection, if it is the gateway's.
+    pub(super) async fn admit(self) -> Option<Channel> {
+        let strangers = self.gate.strangers.clone();
+        match self.prove().await {
+            Ok(channel) => Some(channel),
+            Err(reason) => {
+                strangers.inc();
+                tracing::warn!(%reason, "a connection was closed: it is not the gateway's");
+                None
             }
-            Either::Right(_) => true,
+        }
+    }
+
+    /// On loopback nothing is proven: the assertion of each request must do.
+    async fn prove(self) -> io::Result<Channel> {
+        let Gate { uid, tls, .. } = self.gate;
+        match (self.stream, tls) {
+            (Either::Left(stream), _) if stream.peer_cred()?.uid() == uid => {
+                Ok(Either::Left(stream))
+            }
+            (Either::Left(_), _) => Err(io::Error::other("the peer is another user")),
+            (Either::Right(stream), None) => Ok(Either::Right(Either::Left(stream))),
+            (Either::Right(stream), Some(tls)) => {
+                let proven = timeout(HANDSHAKE, tls.accept(stream)).await??;
+                Ok(Either::Right(Either::Right(Box::new(proven))))
+            }
         }
     }
 }
@@ -175,6 +218,9 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
+/// For which a newcomer may take to prove who it is.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
 /// Before the next try to accept.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -202,7 +248,7 @@ mod tests {
         let path = dir.path().join("backend.sock");
         let _first = bind(&path).await.unwrap();
 
-        assert_eq!(bind(&path).await.err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(refusal(&path).await, io::ErrorKind::AddrInUse);
 
         StdUnixStream::connect(&path).expect("the first one still listens");
     }
@@ -213,7 +259,7 @@ mod tests {
         let path = dir.path().join("backend.sock");
         fs::write(&path, "precious").unwrap();
 
-        assert_eq!(bind(&path).await.err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(refusal(&path).await, io::ErrorKind::AddrInUse);
 
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
@@ -228,13 +274,20 @@ mod tests {
             Listener::bind(&Listen::Socket(path.clone()), other, strangers.clone()).await.unwrap();
 
         let _peer = UnixStream::connect(&path).await.unwrap();
-        let accepted = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+        let admitted = listener.accept().await.admit().await;
 
-        assert!(accepted.is_err(), "no connection comes through");
+        assert!(admitted.is_none(), "no connection comes through");
         assert_eq!(strangers.get(), 1);
     }
 
-    async fn bind(path: &Path) -> io::Result<Listener> {
+    async fn refusal(path: &Path) -> io::ErrorKind {
+        match bind(path).await.err() {
+            Some(StartError::Listen { source, .. }) => source.kind(),
+            _ => panic!("it was bound"),
+        }
+    }
+
+    async fn bind(path: &Path) -> Result<Listener, StartError> {
         let uid = rustix::process::getuid().as_raw();
         let strangers = IntCounter::new("strangers", "x").unwrap();
         Listener::bind(&Listen::Socket(path.to_owned()), uid, strangers).await

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
 
+use memoric_config::Invalid;
 use memoric_contract::{api_key::CheckKey, token::TokenSigner};
 use thiserror::Error;
 
@@ -10,7 +11,7 @@ use crate::{
     api_keys::ApiKeys,
     app::App,
     audit::Scribe,
-    config::{Config, EncryptionKey, Listen},
+    config::{Config, EncryptionKey},
     metrics::Metrics,
     migrate::{self, MigrateError},
     passwords::{PasswordError, Passwords},
@@ -36,6 +37,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The certificates that the channel needs cannot be used.
+    #[error(transparent)]
+    Channel(#[from] Invalid),
     /// The private port is taken, or not ours to take.
     #[error("backend.metrics: {at} cannot be listened on")]
     Metrics {
@@ -119,16 +123,6 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
         accounts::ensure_first_admin(&app.store, &app.passwords, admin).await?;
     }
     Ok(app)
-}
-
-impl StartError {
-    pub(super) fn listen(listen: &Listen, source: io::Error) -> Self {
-        let at = match listen {
-            Listen::Socket(path) => path.display().to_string(),
-            Listen::Loopback(address) => address.to_string(),
-        };
-        Self::Listen { at, source }
-    }
 }
 
 /// The key-encryption key, from where the settings say it is.

@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::listener::{Channel, Listener};
+use super::listener::{Listener, Newcomer};
 use crate::api::Api;
 
 /// Serves what comes through `listener` until `shutdown` resolves; then waits up to `grace` for what
@@ -42,8 +42,8 @@ impl Connections {
     async fn accept(&self, listener: &Listener, api: &Arc<Api>) {
         let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         while let Ok(place) = Arc::clone(&free).acquire_owned().await {
-            let channel = listener.accept().await;
-            let connection = converse(channel, Arc::clone(api), self.drain.clone());
+            let newcomer = listener.accept().await;
+            let connection = converse(newcomer, Arc::clone(api), self.drain.clone());
             let cut = self.cut.clone();
             self.tracker.spawn(async move {
                 tokio::select! {
@@ -69,7 +69,13 @@ impl Connections {
 }
 
 /// Serves one connection until its end, or until the request under way is answered once `drain` says so.
-async fn converse(channel: Channel, api: Arc<Api>, drain: CancellationToken) {
+/// Strangers get no further than its beginning.
+async fn converse(newcomer: Newcomer, api: Arc<Api>, drain: CancellationToken) {
+    let admitted = tokio::select! {
+        admitted = newcomer.admit() => admitted,
+        () = drain.cancelled() => None,
+    };
+    let Some(channel) = admitted else { return };
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(api.answer(request.map(Body::new)).await) }

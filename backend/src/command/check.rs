@@ -2,12 +2,12 @@
 
 use std::error::Error;
 
-use memoric_config::Loaded;
+use memoric_config::{Invalid, Loaded};
 
 use super::{Console, Failure};
 use crate::{
     backend::{ensure_right_key, ring_key},
-    config::{Config, EncryptionKey},
+    config::{Config, EncryptionKey, Listen},
     error::Chain,
     metrics::Metrics,
     migrate,
@@ -49,6 +49,7 @@ async fn try_all(config: &Config) -> Result<Report, Failure> {
     let failures = Metrics::new()?.courier_failures;
     let courier = Courier::new(config.redis.clone(), config.redis_prefix.clone(), failures)?;
     report.tell("redis", courier.ping().await);
+    try_channel(&mut report, &config.listen);
 
     match migrate::findings(pools).await {
         Ok(findings) => findings.iter().for_each(|finding| say!("note    {}", finding.0)),
@@ -72,6 +73,19 @@ async fn try_key(report: &mut Report, store: &Store, from: &EncryptionKey) {
         Ok(true) => report.tell("encryption key", ensure_right_key(store, &ring).await),
         Ok(false) => say!("note    nothing was sealed in this database yet"),
         Err(error) => report.tell("encryption key", Err::<(), _>(error)),
+    }
+}
+
+/// Whether the gateway can be known when it connects.
+fn try_channel(report: &mut Report, listen: &Listen) {
+    match listen {
+        Listen::Socket(_) => report.tell::<Invalid>("channel: a Unix socket", Ok(())),
+        Listen::Loopback(_) => report.tell::<Invalid>("channel: in clear on loopback", Ok(())),
+        Listen::Tls { tls, .. } => {
+            let usable = tls.read().and_then(|read| read.server().map(drop));
+            let channel = format!("channel: mutual TLS 1.3 with {}", tls.name().to_str());
+            report.tell(&channel, usable);
+        }
     }
 }
 

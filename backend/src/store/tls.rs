@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use memoric_config::pem::{PemError, certificates};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -31,10 +31,11 @@ pub(crate) struct Driver(JoinHandle<()>);
 
 /// Why the authority's certificate cannot be used.
 #[derive(Debug, Error)]
-#[error("{} {reason}", path.display())]
-pub(crate) struct TlsError {
-    path: PathBuf,
-    reason: String,
+pub(crate) enum TlsError {
+    #[error(transparent)]
+    File(#[from] PemError),
+    #[error("{}: {reason}", path.display())]
+    Unusable { path: PathBuf, reason: String },
 }
 
 impl Connector {
@@ -88,19 +89,13 @@ impl Drop for Driver {
 }
 
 fn verified(ca: &Path) -> Result<ClientConfig, TlsError> {
-    let refused = |reason: String| TlsError { path: ca.into(), reason };
+    let refused = |reason: String| TlsError::Unusable { path: ca.into(), reason };
 
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(ca)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| refused(format!("cannot be read: {error}")))?;
-    for certificate in certificates {
+    for certificate in certificates(ca)? {
         roots
             .add(certificate)
             .map_err(|error| refused(format!("holds no usable certificate: {error}")))?;
-    }
-    if roots.is_empty() {
-        return Err(refused("holds no certificate".to_owned()));
     }
     // The provider is named, so that it does not matter which one the process has installed.
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

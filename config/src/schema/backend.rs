@@ -4,17 +4,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::seconds::Seconds;
+use super::{channel::ChannelTls, seconds::Seconds};
 use crate::address;
 
 /// The vault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backend {
-    /// Where the gateway finds it: `unix:/path`, or a loopback `address:port`.
+    /// Where the gateway finds it: `unix:/path`, a loopback `address:port`, or
+    /// `https://address:port`.
     pub listen: String,
     /// The uid that must run the gateway; null is the backend's own.
     pub gateway_uid: Option<u32>,
+    /// How the two prove themselves over `https`. It needs a name.
+    pub gateway_tls: ChannelTls,
     /// Where Prometheus finds it.
     #[serde(deserialize_with = "address::required")]
     pub metrics: SocketAddr,
@@ -29,6 +32,7 @@ impl Default for Backend {
         Self {
             listen: "unix:/run/memoric/backend.sock".to_owned(),
             gateway_uid: None,
+            gateway_tls: ChannelTls::default(),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9465)),
             threads: 0,
             grace: Seconds::whole(30),

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::seconds::Seconds;
+use super::{channel::ChannelTls, seconds::Seconds};
 use crate::address;
 
 /// The edge.
@@ -22,13 +22,21 @@ pub struct Gateway {
     pub https: Option<SocketAddr>,
     /// The certificate that HTTPS shows.
     pub tls: Tls,
+    /// Addresses and networks (`10.0.0.0/8`) of proxies whose word about a client's address is
+    /// taken.
+    pub trusted_proxies: Vec<String>,
+    /// The header by which they give it.
+    pub trusted_header: TrustedHeader,
     /// Where Prometheus finds it.
     #[serde(deserialize_with = "address::required")]
     pub metrics: SocketAddr,
-    /// Where the backend listens: `unix:/path`, or a loopback `http://address:port`.
+    /// Where the backend listens: `unix:/path`, a loopback `http://address:port`, or
+    /// `https://host:port`.
     pub backend: String,
     /// The uid that must run the backend; null is the gateway's own.
     pub backend_uid: Option<u32>,
+    /// How the two prove themselves over `https`. The name is the host's where none is given.
+    pub backend_tls: ChannelTls,
     /// Worker threads; 0 is one per core.
     pub threads: usize,
     /// Seconds in which running requests may end after a stop.
@@ -51,6 +59,18 @@ pub struct Tls {
     pub certificate: Option<PathBuf>,
     /// PEM file of its private key.
     pub key: Option<PathBuf>,
+}
+
+/// The header by which trusted proxies say where a request comes from. One of them alone: what a
+/// proxy does not write itself, it passes on as a client sent it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrustedHeader {
+    /// `X-Forwarded-For`, and `X-Forwarded-Proto` for the scheme.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// How often is too often.
@@ -119,9 +139,12 @@ impl Default for Gateway {
             http: Some(loopback(8000)),
             https: None,
             tls: Tls::default(),
+            trusted_proxies: Vec::new(),
+            trusted_header: TrustedHeader::default(),
             metrics: loopback(9464),
             backend: "unix:/run/memoric/backend.sock".to_owned(),
             backend_uid: None,
+            backend_tls: ChannelTls::default(),
             threads: 0,
             grace: Seconds::whole(30),
             limits: Limits::default(),

@@ -1,13 +1,13 @@
 //! `check`: shows the settings in force, and tries what they name.
 
-use std::{io::Write as _, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use memoric_config::report;
 use memoric_contract::AssertionKey;
 use tokio::{runtime, time::timeout};
 
 use super::{Console, Failure};
-use crate::{Config, backend::BackendClient, listener::server_config, spool};
+use crate::{Config, backend::BackendClient, link::Link, listener::server_config, spool};
 
 /// Prints every setting, then whether each thing that the gateway needs is there.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
@@ -22,6 +22,7 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
         ("redis", runtime.block_on(within(redis(&config)))),
         ("spool", spool::ensure_usable(&config.spool.folder).map_err(Failure::from)),
     ];
+    writeln!(out, "channel: {}", config.backend)?;
     for (name, finding) in &findings {
         match finding {
             Ok(()) => writeln!(out, "{name}: ok")?,
@@ -44,7 +45,8 @@ fn certificate(config: &Config) -> Result<(), Failure> {
 /// Whether the backend answers us, and its database answers it.
 async fn backend(config: &Config) -> Result<(), Failure> {
     let key = AssertionKey::new(*config.assertion_key.expose());
-    let health = BackendClient::new(config.backend.clone(), key).health().await?;
+    let link = Arc::new(Link::open(&config.backend)?);
+    let health = BackendClient::new(link, key).health().await?;
     if health.database { Ok(()) } else { Err("its database does not answer".into()) }
 }
 

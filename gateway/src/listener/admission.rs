@@ -6,18 +6,21 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::config::Connections;
+use crate::config::{Connections, TrustedProxies};
 
 /// Counts who is connected, and turns the rest away.
+///
+/// A proxy that we trust speaks for many, so its connections count in all, and not by address.
 pub(super) struct Admission {
     limits: Connections,
+    proxies: TrustedProxies,
     present: Mutex<Present>,
 }
 
 /// A connection that was let in. Dropping it makes room.
 pub(super) struct Admitted {
     admission: Arc<Admission>,
-    network: Network,
+    network: Option<Network>,
 }
 
 /// Why a connection was turned away.
@@ -44,22 +47,24 @@ struct Present {
 }
 
 impl Admission {
-    pub(crate) fn new(limits: Connections) -> Arc<Self> {
-        Arc::new(Self { limits, present: Mutex::default() })
+    pub(crate) fn new(limits: Connections, proxies: TrustedProxies) -> Arc<Self> {
+        Arc::new(Self { limits, proxies, present: Mutex::default() })
     }
 
     /// Lets one more in from `client`, if there is room.
     pub(crate) fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admitted, Refused> {
-        let network = Network::of(client);
+        let network = (!self.proxies.trust(client)).then(|| Network::of(client));
         let mut present = self.present();
         if present.total >= self.limits.total {
             return Err(Refused::Full);
         }
-        let from_there = present.by_network.entry(network).or_default();
-        if *from_there >= self.limits.per_address {
-            return Err(Refused::Crowded);
+        if let Some(network) = network {
+            let from_there = present.by_network.entry(network).or_default();
+            if *from_there >= self.limits.per_address {
+                return Err(Refused::Crowded);
+            }
+            *from_there += 1;
         }
-        *from_there += 1;
         present.total += 1;
         Ok(Admitted { admission: Arc::clone(self), network })
     }
@@ -73,7 +78,8 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut present = self.admission.present();
         present.total = present.total.saturating_sub(1);
-        if let Entry::Occupied(mut from_there) = present.by_network.entry(self.network) {
+        let Some(network) = self.network else { return };
+        if let Entry::Occupied(mut from_there) = present.by_network.entry(network) {
             match from_there.get().saturating_sub(1) {
                 0 => drop(from_there.remove()),
                 left => *from_there.get_mut() = left,
@@ -107,10 +113,14 @@ const PREFIX: u128 = !0 << 64;
 
 #[cfg(test)]
 mod tests {
+    use memoric_config::schema::TrustedHeader;
+
     use super::*;
+    use crate::config::tests::proxies;
 
     fn admission(total: usize, per_address: usize) -> Arc<Admission> {
-        Admission::new(Connections { total, per_address })
+        let proxies = proxies(TrustedHeader::default(), &["10.0.0.1"]);
+        Admission::new(Connections { total, per_address }, proxies)
     }
 
     #[test]
@@ -125,6 +135,21 @@ mod tests {
         assert!(enter("192.0.2.2").is_ok(), "the neighbour is let in");
         drop(seats);
         assert!(enter("192.0.2.1").is_ok(), "the seats are free again");
+    }
+
+    #[test]
+    fn a_proxy_that_speaks_for_many_is_counted_in_all_alone() {
+        let admission = admission(4, 1);
+        let enter = |client: &str| admission.admit(client.parse().unwrap());
+
+        let seats = ["10.0.0.1"; 4].map(enter);
+
+        assert!(seats.iter().all(Result::is_ok));
+        assert_eq!(enter("10.0.0.1").err(), Some(Refused::Full));
+        drop(seats);
+        let seat = enter("10.0.0.2");
+        assert_eq!(enter("10.0.0.2").err(), Some(Refused::Crowded), "a neighbour is no proxy");
+        drop(seat);
     }
 
     #[test]

@@ -24,7 +24,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Connection;
+use super::connection::{Connection, Fault, Turn};
+use crate::respond;
 
 /// A client's connection as Pingora sees it: what comes in is counted while a head is awaited,
 /// and what goes out is gathered.
@@ -78,6 +79,11 @@ impl Downstream {
         &self.connection
     }
 
+    fn gather(&mut self, bytes: &[u8]) {
+        self.connection.send(bytes);
+        self.unsent.extend_from_slice(bytes);
+    }
+
     /// Hands what was gathered to the transport.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.unsent.get(self.written..).filter(|rest| !rest.is_empty()) {
@@ -89,6 +95,14 @@ impl Downstream {
         self.unsent.clear();
         self.written = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Says no where no head has come in, in place of whatever the engine would say.
+    fn refuse(&mut self, fault: Fault) {
+        let Some(id) = self.connection.give_up(fault) else { return };
+        if let Ok(answer) = respond::unparsed(&fault.rejection(), id, self.tls.is_some()) {
+            self.unsent.extend_from_slice(&answer);
+        }
     }
 
     fn has_room_for(&self, bytes: usize) -> bool {
@@ -110,24 +124,33 @@ impl AsyncRead for Downstream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let room = this.connection.room();
-        if room == Some(0) {
-            this.connection.overflow();
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        loop {
+            let room = match this.connection.turn() {
+                Turn::Read(room) => room,
+                Turn::Wait => return Poll::Pending,
+                Turn::Refuse(fault) => {
+                    this.refuse(fault);
+                    ready!(Pin::new(&mut *this).poll_shutdown(cx))?;
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+                Turn::Fail => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            };
+            let before = buf.filled().len();
+            let read = match room.filter(|room| *room < buf.remaining()) {
+                None => this.transport.pin().poll_read(cx, buf),
+                Some(room) => poll_read_at_most(room, &mut this.transport, cx, buf),
+            };
+            if read.is_pending() && room.is_some() {
+                this.rest();
+            }
+            let came = buf.filled().get(before..).unwrap_or_default();
+            let good = this.connection.receive(came);
+            let is_all_bad = good == 0 && !came.is_empty();
+            buf.set_filled(before + good);
+            if !is_all_bad {
+                return read;
+            }
         }
-        let before = buf.filled().len();
-        let read = match room.filter(|room| *room < buf.remaining()) {
-            None => this.transport.pin().poll_read(cx, buf),
-            Some(room) => poll_read_at_most(room, &mut this.transport, cx, buf),
-        };
-        if read.is_pending() && room.is_some() {
-            this.rest();
-        }
-        match buf.filled().len().saturating_sub(before) {
-            0 => {}
-            bytes => this.connection.read(bytes),
-        }
-        read
     }
 }
 
@@ -137,14 +160,19 @@ impl AsyncWrite for Downstream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.connection.write();
+        if !self.connection.is_answered() {
+            self.refuse(Fault::Malformed);
+            return Poll::Ready(Ok(buf.len()));
+        }
         if !self.has_room_for(buf.len()) {
             ready!(self.poll_send(cx))?;
         }
         if !self.has_room_for(buf.len()) {
-            return self.transport.pin().poll_write(cx, buf);
+            let written = ready!(self.transport.pin().poll_write(cx, buf))?;
+            self.connection.send(buf.get(..written).unwrap_or_default());
+            return Poll::Ready(Ok(written));
         }
-        self.unsent.extend_from_slice(buf);
+        self.gather(buf);
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -153,15 +181,25 @@ impl AsyncWrite for Downstream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.connection.write();
         let bytes = bufs.iter().map(|buf| buf.len()).sum();
+        if !self.connection.is_answered() {
+            self.refuse(Fault::Malformed);
+            return Poll::Ready(Ok(bytes));
+        }
         if !self.has_room_for(bytes) {
             ready!(self.poll_send(cx))?;
         }
         if !self.has_room_for(bytes) {
-            return self.transport.pin().poll_write_vectored(cx, bufs);
+            let written = ready!(self.transport.pin().poll_write_vectored(cx, bufs))?;
+            let mut left = written;
+            for buf in bufs {
+                let part = buf.get(..left.min(buf.len())).unwrap_or_default();
+                self.connection.send(part);
+                left -= part.len();
+            }
+            return Poll::Ready(Ok(written));
         }
-        bufs.iter().for_each(|buf| self.unsent.extend_from_slice(buf));
+        bufs.iter().for_each(|buf| self.gather(buf));
         Poll::Ready(Ok(bytes))
     }
 

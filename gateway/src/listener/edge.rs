@@ -39,14 +39,16 @@ where
         let conf = ServerConf {
             threads: config.workers(),
             max_retries: ATTEMPTS,
-            // No backend of ours is spoken to by TLS, so the system's roots are neither read
-            // (Pingora panics on those it cannot read) nor kept in memory.
+            // The backend is believed by its own authorities alone, so the system's roots are
+            // neither read (Pingora panics on those it cannot read) nor kept in memory.
             ca_file: Some("/dev/null".to_owned()),
             ..ServerConf::default()
         };
         let mut engine = http_proxy(&Arc::new(conf), proxy);
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(config.timeouts.idle);
+        // So that a CONNECT is refused like any other request, in our words and on the record.
+        options.allow_connect_method_proxying = true;
         engine.server_options = Some(options);
         engine.h2_options = Some(h2_options(config.bounds));
         Arc::new(Self { engine: Arc::new(engine), exchange: config.timeouts.exchange, cut })

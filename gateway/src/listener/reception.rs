@@ -2,7 +2,6 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use memoric_contract::RequestId;
 use pingora::{apps::ServerApp as _, protocols::Stream, proxy::ProxyHttp};
 use prometheus::IntGauge;
 use tokio::{
@@ -18,9 +17,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Listener,
     admission::Admission,
-    connection::{Connection, End},
+    connection::Connection,
     downstream::{Downstream, Transport},
     edge::Edge,
+    witness::Witness,
 };
 use crate::{
     config::{Bounds, Config, Timeouts},
@@ -61,7 +61,7 @@ where
         let cut = CancellationToken::new();
         Arc::new(Self {
             edge: Edge::new(proxy, config, cut.clone()),
-            admission: Admission::new(config.connections),
+            admission: Admission::new(config.connections, config.proxies.clone()),
             timeouts: config.timeouts,
             bounds: config.bounds,
             grace: config.grace,
@@ -151,20 +151,23 @@ where
                 None => return,
             },
         };
+        let witness = |protocol| Witness {
+            metrics: Arc::clone(&self.metrics),
+            exchanges: Arc::clone(&self.exchanges),
+            client: peer.ip(),
+            protocol,
+        };
         let connection = if transport.is_http2() {
-            Connection::http2(self.timeouts, self.bounds)
+            Connection::http2(self.timeouts, self.bounds, witness("http2"))
         } else {
-            Connection::http1(self.timeouts, self.bounds)
+            Connection::http1(self.timeouts, self.bounds, witness("http1"))
         };
         let stream: Stream = Box::new(Downstream::new(transport, peer, Arc::clone(&connection)));
         let closed = self.closed.subscribe();
         let serve = async {
             self.edge.process_new(stream, &closed).await;
         };
-        if let End::Unparsed(fault) = connection.watch(serve).await {
-            self.metrics.unparsed.with_label_values(&[fault.name()]).inc();
-            self.exchanges.journal().unparsed(RequestId::new(), fault.name(), peer.ip());
-        }
+        connection.watch(serve).await;
     }
 
     async fn shake_hands(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<Transport> {

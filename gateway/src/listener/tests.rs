@@ -27,9 +27,10 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::{
-    config::{Config, tests::environment},
+    config::{Config, TrustedProxies, tests::environment},
     exchange::{Exchange, Exchanges, Outcome},
     journal::Journal,
+    link::Link,
     metrics::Metrics,
 };
 
@@ -49,7 +50,7 @@ impl ProxyHttp for Answers {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.open(session);
+        exchange.open(session, &TrustedProxies::default());
         Ok(())
     }
 
@@ -128,7 +129,8 @@ impl House {
         let config = Config::new(&settings, &environment()).unwrap();
 
         let metrics = Arc::new(Metrics::new().unwrap());
-        let journal = Journal::open(&config, &metrics).unwrap();
+        let link = Arc::new(Link::open(&config.backend).unwrap());
+        let journal = Journal::open(&config, link, &metrics).unwrap();
         let exchanges = Exchanges::new(Arc::clone(&metrics), journal);
         let proxy = Answers(Arc::clone(&exchanges));
         let reception = Reception::new(proxy, &config, exchanges, Arc::clone(&metrics));
@@ -254,7 +256,10 @@ async fn a_head_that_drips_in_is_cut() {
     drip.await.unwrap();
 
     assert!((350..3000).contains(&took.as_millis()), "cut after {took:?}");
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="late"}"#), 1.0);
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="late"}"#),
+        1.0
+    );
     house.close().await;
 }
 
@@ -278,7 +283,10 @@ async fn a_client_who_waits_between_requests_is_still_served() {
 
     let took = closed(&mut clear).await;
     assert!((1200..5000).contains(&took.as_millis()), "idle, and closed after {took:?}");
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="late"}"#), 0.0);
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="late"}"#),
+        0.0
+    );
     house.close().await;
 }
 
@@ -327,7 +335,7 @@ async fn an_http2_client_who_says_nothing_is_cut() {
 
     assert!((250..3000).contains(&took.as_millis()), "cut after {took:?}");
     assert_eq!(
-        house.counted(r#"memoric_gateway_unparsed_total{reason="late"}"#),
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http2",reason="late"}"#),
         1.0,
         "who said something"
     );
@@ -406,7 +414,10 @@ async fn a_head_without_end_is_cut_while_it_is_read() {
     drop(client);
     sleep(Duration::from_millis(100)).await;
 
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="oversized"}"#), 1.0);
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="oversized"}"#),
+        1.0
+    );
     house.close().await;
 }
 
@@ -443,8 +454,14 @@ async fn what_the_parser_refuses_is_counted() {
     drop((malformed, abandoned));
     sleep(Duration::from_millis(100)).await;
 
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="malformed"}"#), 1.0);
-    assert_eq!(house.counted(r#"memoric_gateway_unparsed_total{reason="abandoned"}"#), 1.0);
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="malformed"}"#),
+        1.0
+    );
+    assert_eq!(
+        house.counted(r#"memoric_gateway_unparsed_total{protocol="http1",reason="abandoned"}"#),
+        1.0
+    );
     house.close().await;
 }
 

@@ -1,20 +1,13 @@
 //! The TLS that clients are spoken to with.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
+use memoric_config::pem::{PemError, certificates, private_key};
 use rustls::{
     InconsistentKeys, ServerConfig,
     crypto::ring,
     server::NoServerSessionStorage,
     version::{TLS12, TLS13},
-};
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer,
-    pem::{self, PemObject as _},
 };
 use thiserror::Error;
 
@@ -23,22 +16,9 @@ use crate::config::Https;
 /// Why the certificate cannot be shown.
 #[derive(Debug, Error)]
 pub enum CertificateError {
-    /// A file is missing or not ours to read.
-    #[error("{}: cannot be read", .file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A file is not what it should be.
-    #[error("{}: {reason}", .file.display())]
-    Unusable {
-        /// The file.
-        file: PathBuf,
-        /// What it should be.
-        reason: &'static str,
-    },
+    /// A file is missing, or not what it should be.
+    #[error(transparent)]
+    File(#[from] PemError),
     /// Certificate and key are those of two servers.
     #[error("{}: is not the key of the certificate in {}", .key.display(), .certificate.display())]
     Mismatch {
@@ -75,29 +55,6 @@ pub(crate) fn server_config(https: &Https) -> Result<Arc<ServerConfig>, Certific
     config.ticketer = ring::Ticketer::new().map_err(refused)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let unusable = |reason| CertificateError::Unusable { file: file.to_owned(), reason };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
-        .collect::<Result<_, _>>()
-        .map_err(|_| unusable("is not PEM"))?;
-    if chain.is_empty() {
-        return Err(unusable("holds no certificate"));
-    }
-    Ok(chain)
-}
-
-fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
-    let unusable = |reason| CertificateError::Unusable { file: file.to_owned(), reason };
-    PrivateKeyDer::from_pem_slice(&read(file)?).map_err(|error| match error {
-        pem::Error::NoItemsFound => unusable("holds no private key"),
-        _ => unusable("is not PEM"),
-    })
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, CertificateError> {
-    fs::read(file).map_err(|source| CertificateError::Unreadable { file: file.to_owned(), source })
 }
 
 fn refusal(https: &Https, source: rustls::Error) -> CertificateError {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    FieldError, KeyId, Permission, Permissions, UserId,
+    FieldError, KeyId, Operation, Permission, Permissions, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::super::{
     Answer,
-    body::{self, Claims, Sent},
+    body::{self, Sent},
     json,
 };
 use crate::{
@@ -52,7 +52,7 @@ struct Wanted {
 
 /// Makes a key, and shows it this once.
 pub(in crate::api) async fn create_api_key(app: &App, call: &Call, body: Body) -> Answer {
-    let wanted = body::fields(call.headers(), body, Claims::Json, Wanted::take).await?;
+    let wanted = body::fields(call.headers(), body, Operation::CreateApiKey, Wanted::take).await?;
     let own = call.identity()?.roles.permissions();
     let scopes = wanted.scopes.unwrap_or(own);
     if scopes.within(own) != scopes {
@@ -86,7 +86,8 @@ pub(in crate::api) async fn list_api_keys(app: &App, call: &Call) -> Answer {
 
 /// Gives a key another secret, and shows it this once. The one before is good for a while.
 pub(in crate::api) async fn rotate_api_key(app: &App, call: &Call, body: Body) -> Answer {
-    let overlap = body::maybe_fields(call.headers(), body, take_overlap).await?;
+    let overlap =
+        body::maybe_fields(call.headers(), body, Operation::RotateApiKey, take_overlap).await?;
     let overlap = overlap.unwrap_or(USUAL_OVERLAP);
     let (scope, id) = (Scope::of(call)?, key_id(call.segment(ROTATED))?);
 

@@ -2,7 +2,7 @@
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    Roles, UserId,
+    Operation, Roles, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use secrecy::SecretString;
@@ -12,11 +12,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    super::{
-        Answer,
-        body::{self, Claims},
-        json, recorded,
-    },
+    super::{Answer, body, json, recorded},
     refresh::{Pair, access_token},
 };
 use crate::{
@@ -115,7 +111,7 @@ impl<'a> FullProfile<'a> {
 }
 
 async fn read_credentials(call: &Call, body: Body) -> Result<(String, SecretString), ApiError> {
-    body::fields(call.headers(), body, Claims::JsonOrNothing, |mut sent| {
+    body::fields(call.headers(), body, Operation::Login, |mut sent| {
         let (name, password) = (sent.text("username"), sent.secret("password"));
         name.zip(password).ok_or_else(|| sent.refusal())
     })

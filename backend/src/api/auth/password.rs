@@ -2,18 +2,14 @@
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    UserId,
+    Operation, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
 use thiserror::Error;
 
 use super::{
-    super::{
-        Answer,
-        body::{self, Claims},
-        json, recorded,
-    },
+    super::{Answer, body, json, recorded},
     new_password,
 };
 use crate::{
@@ -38,7 +34,7 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
     let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
     let owner =
         Username::parse(&account.username).map_err(|_| ApiError::unreadable(UnknownName))?;
-    let (old, new) = body::fields(call.headers(), body, Claims::Json, |mut sent| {
+    let (old, new) = body::fields(call.headers(), body, Operation::ChangePassword, |mut sent| {
         let (old, new) = (sent.secret("old_password"), sent.text("new_password"));
         let new = new.and_then(|new| sent.judged(new_password("new_password", new, &owner)));
         old.zip(new).ok_or_else(|| sent.refusal())

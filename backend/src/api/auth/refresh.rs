@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
 };
 use memoric_contract::{
-    UserId,
+    Operation, UserId,
     audit::{Action, EventType, Record, Resource, Severity},
     refresh::RefreshToken,
 };
@@ -16,11 +16,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::{
-    Answer,
-    body::{self, Claims},
-    json, recorded,
-};
+use super::super::{Answer, body, json, recorded};
 use crate::{
     app::App,
     audit::{self, Named},
@@ -78,7 +74,7 @@ async fn presented(call: &Call, body: Body) -> Result<SecretString, ApiError> {
     if let Some(token) = bearer(call.headers()) {
         return Ok(SecretString::from(token.to_owned()));
     }
-    body::fields(call.headers(), body, Claims::JsonOrNothing, |mut sent| {
+    body::fields(call.headers(), body, Operation::Refresh, |mut sent| {
         sent.secret("refresh_token").ok_or_else(|| sent.refusal())
     })
     .await

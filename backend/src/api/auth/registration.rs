@@ -3,7 +3,7 @@
 use axum::{body::Body, http::StatusCode};
 use memoric_config::schema::Registration;
 use memoric_contract::{
-    Role,
+    Operation, Role,
     audit::{Action, EventType, Record, Resource},
 };
 use secrecy::SecretString;
@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use super::{
     super::{
         Answer,
-        body::{self, Claims, Sent},
+        body::{self, Sent},
         json, recorded,
     },
     Profile, new_password,
@@ -39,7 +39,8 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
     if app.registration == Registration::Closed {
         return Err(registration_failed(app, call, None, ApiError::RegistrationClosed).await);
     }
-    let registrant = body::fields(call.headers(), body, Claims::Json, Registrant::read).await?;
+    let registrant =
+        body::fields(call.headers(), body, Operation::Register, Registrant::read).await?;
 
     let password_hash = app.passwords.hash(registrant.password).await?;
     let id = app.store.new_user_id().await?;
