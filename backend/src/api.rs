@@ -22,7 +22,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use memoric_contract::{
-    InternalOperation, Operation, RequestId, UserId,
+    InternalOperation, Operation, PresentedBy, RequestId, UserId,
     audit::{EventType, Record, Resource},
 };
 use serde::Serialize;
@@ -71,9 +71,23 @@ impl Api {
 
     async fn serve(&self, call: &Call, body: Body) -> Answer {
         call.ensure_permitted()?;
+        self.note_credential(call).await;
         match call.asked() {
             Asked::Public(operation) => self.serve_client(operation, call, body).await,
             Asked::Internal(operation) => self.serve_gateway(operation, call, body).await,
+        }
+    }
+
+    /// Notes that a credential was used: of a session, that its last refresh arrived; of a key, when.
+    async fn note_credential(&self, call: &Call) {
+        let (app, Some(identity)) = (&self.app, call.known()) else { return };
+        match &identity.presented {
+            PresentedBy::AccessToken { sid, ctr, .. } => {
+                app.sessions.note_received(&app.store, *sid, *ctr).await;
+            }
+            PresentedBy::ApiKey { id, .. } => {
+                app.api_keys.note_used(&app.store, id, SystemTime::now()).await;
+            }
         }
     }
 
@@ -83,6 +97,15 @@ impl Api {
         match operation {
             Operation::Register => auth::register(app, call, body).await,
             Operation::Login => auth::login(app, call, body).await,
+            Operation::Refresh => auth::refresh(app, call, body).await,
+            Operation::Logout => auth::logout(app, call).await,
+            Operation::LogoutEverywhere => auth::logout_everywhere(app, call).await,
+            Operation::ListSessions => auth::list_sessions(app, call).await,
+            Operation::EndSession => auth::end_session(app, call).await,
+            Operation::CreateApiKey => auth::create_api_key(app, call, body).await,
+            Operation::ListApiKeys => auth::list_api_keys(app, call).await,
+            Operation::RotateApiKey => auth::rotate_api_key(app, call, body).await,
+            Operation::RevokeApiKey => auth::revoke_api_key(app, call).await,
             Operation::ShowMe => auth::show_me(app, call).await,
             Operation::ChangePassword => auth::change_password(app, call, body).await,
             Operation::ShowProfile => auth::show_profile(app, call).await,
@@ -94,16 +117,19 @@ impl Api {
             Operation::CountAudit => audit::count(app, call).await,
             Operation::ListEventTypes => Ok(audit::list_event_types()),
             Operation::ListSeverities => Ok(audit::list_severities()),
-            Operation::Refresh
-            | Operation::Logout
-            | Operation::CreateApiKey
+            Operation::ResetPassword
+            | Operation::ListUsers
+            | Operation::CreateUser
+            | Operation::ShowUser
+            | Operation::ChangeUser
             | Operation::ListClusters
             | Operation::RunPolicies
             | Operation::ShowOpenApi => Err(ApiError::NotImplemented),
             Operation::ShowService
             | Operation::ShowHealth
             | Operation::ShowReadiness
-            | Operation::ShowDetailedHealth => Err(ApiError::NotHere),
+            | Operation::ShowDetailedHealth
+            | Operation::ShowSigningKeys => Err(ApiError::NotHere),
         }
     }
 
@@ -114,6 +140,7 @@ impl Api {
             InternalOperation::FollowRevocations => internal::follow_revocations(app, call).await,
             InternalOperation::CheckLive => internal::check_live(app, call).await,
             InternalOperation::DeliverRecords => deliveries::take(app, call, body).await,
+            InternalOperation::ResolveApiKey => internal::resolve_api_key(app, body).await,
         }
     }
 }

@@ -6,12 +6,14 @@ use memoric_config::schema::Registration;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    api_keys::ApiKeys,
     audit::Scribe,
     error::{ApiError, Chain},
     metrics::Metrics,
     passwords::Passwords,
     revocation::Courier,
     seal::Sealing,
+    sessions::Sessions,
     store::Store,
     tokens::Tokens,
     vault::Vault,
@@ -30,6 +32,10 @@ pub(crate) struct App {
     pub(crate) passwords: Passwords,
     /// Mints access tokens.
     pub(crate) tokens: Arc<Tokens>,
+    /// Makes API keys.
+    pub(crate) api_keys: Arc<ApiKeys>,
+    /// Carries sessions on.
+    pub(crate) sessions: Arc<Sessions>,
     /// Tells the gateways of revocations.
     pub(crate) courier: Arc<Courier>,
     /// Whether strangers may make themselves an account.

@@ -22,8 +22,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     caller::Call,
-    seal::{Envelope, OpenError, Place, Purpose, Sealing, ServiceSecrets, seal},
-    store::{Store, TrailRow},
+    seal::{DataKey, Envelope, OpenError, Place, Purpose, Sealing, ServiceSecrets, seal},
+    store::{SessionRow, Store, TrailRow},
     vault::{Vault, VaultError},
 };
 
@@ -230,9 +230,8 @@ impl Scribe {
     ) -> Result<Option<Vec<u8>>, VaultError> {
         let key = self.vault.subject_key(&self.store, user.0).await?;
         let Some(key) = key.as_ref() else { return Ok(None) };
-        let place = Place { purpose: Purpose::Session, owner: user.0, record: session, version: 0 };
         let payload = Payload::from(personal(call, Named::Not));
-        Ok(Some(seal(Sealing::On, key, &place, &payload.to_bytes())?))
+        Ok(Some(seal(Sealing::On, key, &place_of_session(session, user), &payload.to_bytes())?))
     }
 
     /// The personal fields of a row of the trail, as far as they have not been forgotten.
@@ -244,6 +243,22 @@ impl Scribe {
         opened.and_then(|key| personal.open(row.event_id, &key)).unwrap_or_else(|error| {
             // The rest of the trail must stay readable.
             tracing::error!(event = %row.event_id, %error, "the personal fields of a record do not open");
+            Personal::default()
+        })
+    }
+
+    /// The personal fields of a session of `owner`'s, as far as they have not been forgotten.
+    pub(crate) fn reveal_session(
+        &self,
+        row: &SessionRow,
+        owner: UserId,
+        key: Option<&DataKey>,
+    ) -> Personal {
+        let Some((personal, key)) = row.personal.as_ref().zip(key) else {
+            return Personal::default();
+        };
+        open(personal, key, &place_of_session(row.id, owner)).unwrap_or_else(|error| {
+            tracing::error!(session = %row.id, %error, "the personal fields of a session do not open");
             Personal::default()
         })
     }
@@ -324,16 +339,8 @@ impl<'a> Named<'a> {
 
 impl SealedPersonal {
     /// The fields, opened with the subject's `key`.
-    pub(crate) fn open(
-        &self,
-        event: Uuid,
-        key: &crate::seal::DataKey,
-    ) -> Result<Personal, OpenError> {
-        let opened =
-            Envelope::parse(&self.bytes)?.open(Sealing::On, key, &place(event, self.subject))?;
-        let Payload { address, user_agent, username, poison: _ } =
-            serde_json::from_slice(&opened).map_err(|_| OpenError::Forged)?;
-        Ok(Personal { address, user_agent, username })
+    pub(crate) fn open(&self, event: Uuid, key: &DataKey) -> Result<Personal, OpenError> {
+        open(&self.bytes, key, &place(event, self.subject))
     }
 }
 
@@ -365,6 +372,17 @@ fn personal(call: &Call, named: Named<'_>) -> Personal {
 
 fn place(event: Uuid, subject: i64) -> Place {
     Place { purpose: Purpose::Audit, owner: subject, record: event, version: 0 }
+}
+
+fn place_of_session(session: Uuid, user: UserId) -> Place {
+    Place { purpose: Purpose::Session, owner: user.0, record: session, version: 0 }
+}
+
+fn open(sealed: &[u8], key: &DataKey, place: &Place) -> Result<Personal, OpenError> {
+    let opened = Envelope::parse(sealed)?.open(Sealing::On, key, place)?;
+    let Payload { address, user_agent, username, poison: _ } =
+        serde_json::from_slice(&opened).map_err(|_| OpenError::Forged)?;
+    Ok(Personal { address, user_agent, username })
 }
 
 /// The subject that stands for the strangers of one month: -(yyyymm).

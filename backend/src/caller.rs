@@ -8,8 +8,8 @@ use std::{
 
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header::USER_AGENT, request::Parts};
 use memoric_contract::{
-    ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, Demands, Identity, InternalOperation,
-    Operation, RequestId, UserId, VerifiedAssertion,
+    ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, CredentialKind, Demands, Identity,
+    InternalOperation, Operation, RequestId, UserId, VerifiedAssertion,
     audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER},
     revocation::{REVOKED_HEADER, Revocation},
 };
@@ -137,6 +137,11 @@ impl Call {
         &self.parts.uri
     }
 
+    /// The segment of the path that comes after `before` others, or nothing.
+    pub(crate) fn segment(&self, before: usize) -> &str {
+        self.parts.uri.path().split('/').nth(before).unwrap_or_default()
+    }
+
     /// The last segment of the path, for operations in whose path it varies.
     pub(crate) fn last_segment(&self) -> &str {
         self.parts.uri.path().rsplit('/').next().unwrap_or_default()
@@ -193,8 +198,11 @@ impl Call {
         match operation.demands() {
             Demands::Nothing | Demands::Refresh => Ok(()),
             Demands::Access => {
-                let roles = self.identity()?.roles;
-                let may = operation.needs().is_none_or(|permission| roles.allow(permission));
+                let identity = self.identity()?;
+                let takes = identity.presented.kind() == CredentialKind::AccessToken
+                    || operation.takes_api_keys();
+                let may =
+                    takes && operation.needs().is_none_or(|permission| identity.may(permission));
                 if may { Ok(()) } else { Err(ApiError::Forbidden) }
             }
         }

@@ -6,9 +6,11 @@ mod listen;
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use memoric_config::{
-    AssertionKey, ConfigError, Environment, ExposeSecret as _, Invalid, SecretString, Settings,
-    SigningSecret, ensure_distinct, schema::Registration,
+    AssertionKey, CheckKey, ConfigError, Environment, ExposeSecret as _, Invalid, SecretString,
+    Settings, SigningSecret, ensure_distinct, schema::Registration,
 };
+
+use crate::sessions::Lives;
 
 pub use self::database::role_password;
 pub(crate) use self::{
@@ -36,6 +38,8 @@ pub struct Config {
     pub(crate) signing_secret: SigningSecret,
     /// Believes the gateway.
     pub(crate) assertion_key: AssertionKey,
+    /// Tells API keys of ours from guesses.
+    pub(crate) check_key: CheckKey,
     /// Wraps data keys.
     pub(crate) encryption_key: EncryptionKey,
     /// Whether what people said is sealed before it is stored.
@@ -44,6 +48,8 @@ pub struct Config {
     pub(crate) registration: Registration,
     /// The life of an access token.
     pub(crate) access_token_ttl: Duration,
+    /// The lives of sessions.
+    pub(crate) sessions: Lives,
     /// Passwords that may wait to be hashed.
     pub(crate) password_queue: NonZeroUsize,
     /// An admin to be made if there is none of that name.
@@ -93,10 +99,12 @@ impl Config {
             redis_prefix: settings.redis.prefix.clone(),
             signing_secret: SigningSecret::check(needed(environment, "MEMORIC_JWT_SECRET")?)?,
             assertion_key: AssertionKey::check(&assertion_secret)?,
+            check_key: CheckKey::check(&needed(environment, "MEMORIC_CHECK_KEY")?)?,
             encryption_key: EncryptionKey::new(settings, environment)?,
             seals_content: settings.privacy.encrypt_content,
             registration: settings.auth.registration,
             access_token_ttl: access_token_ttl(settings)?,
+            sessions: session_lives(settings)?,
             password_queue: password_queue(settings)?,
             first_admin: FirstAdmin::new(environment)?,
         };
@@ -109,6 +117,7 @@ impl Config {
         let mut secrets = vec![
             ("MEMORIC_JWT_SECRET", self.signing_secret.expose()),
             ("MEMORIC_ASSERTION_KEY", assertion_secret.expose_secret().as_bytes()),
+            ("MEMORIC_CHECK_KEY", self.check_key.expose()),
             ("MEMORIC_DB_PASSWORD", self.database.password().expose()),
         ];
         if let EncryptionKey::Given(key) = &self.encryption_key {
@@ -160,6 +169,18 @@ impl FirstAdmin {
     }
 }
 
+/// No session outlives what the database keeps of it.
+fn session_lives(settings: &Settings) -> Result<Lives, Invalid> {
+    let within = |field, seconds| match seconds {
+        3_600..=7_776_000 => Ok(Duration::from_secs(seconds)),
+        _ => Err(Invalid::new(field, "must be between 3600 and 7776000 seconds")),
+    };
+    Ok(Lives {
+        idle: within("auth.session_idle", settings.auth.session_idle)?,
+        life: within("auth.session_life", settings.auth.session_life)?,
+    })
+}
+
 fn access_token_ttl(settings: &Settings) -> Result<Duration, Invalid> {
     match settings.auth.access_token_ttl {
         seconds @ 60..=86_400 => Ok(Duration::from_secs(seconds)),
@@ -195,7 +216,12 @@ mod tests {
 
     #[test]
     fn a_secret_that_is_missing_is_named() {
-        for name in ["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY", "MEMORIC_DB_PASSWORD"] {
+        for name in [
+            "MEMORIC_JWT_SECRET",
+            "MEMORIC_ASSERTION_KEY",
+            "MEMORIC_CHECK_KEY",
+            "MEMORIC_DB_PASSWORD",
+        ] {
             let error = Config::new(
                 &Settings::default(),
                 &secrets().filter(|(key, _)| *key != name).collect(),
@@ -206,7 +232,12 @@ mod tests {
 
     #[test]
     fn one_secret_under_two_names_is_refused() {
-        for name in ["MEMORIC_DB_PASSWORD", "MEMORIC_ENCRYPTION_KEY", "MEMORIC_JWT_SECRET"] {
+        for name in [
+            "MEMORIC_CHECK_KEY",
+            "MEMORIC_DB_PASSWORD",
+            "MEMORIC_ENCRYPTION_KEY",
+            "MEMORIC_JWT_SECRET",
+        ] {
             let error =
                 config(|_| {}, &[("MEMORIC_ASSERTION_KEY", ASSERTION_KEY), (name, ASSERTION_KEY)])
                     .err()
@@ -291,6 +322,10 @@ mod tests {
                 "2mC0q8Vn4Zk7Xw1Ls9Rt5Bd3Gf6Hj0PyUeIoAaSzDxFcGvHbJnKmLqWwEeRrTtYy",
             ),
             ("MEMORIC_ASSERTION_KEY", ASSERTION_KEY),
+            (
+                "MEMORIC_CHECK_KEY",
+                "3a7d1f9c5b2e8046f1d3a5c7e9b0d2f4a6c8e0b1d3f5a7c9e2b4d6f8a0c1e3b5",
+            ),
             ("MEMORIC_DB_PASSWORD", "correct horse battery staple"),
             ("MEMORIC_ENCRYPTION_KEY", "u8m1aGq0cV7tLw3rXz5bN9dKfJ2hPySeQoTiUaRgElM="),
         ]

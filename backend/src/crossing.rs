@@ -40,9 +40,7 @@ impl Crossing {
     ) -> Result<Self, ApiError> {
         let identity = call.identity()?;
         let needed = call.operation().and_then(Operation::needs_for_another);
-        if !needed.is_some_and(|needed| identity.roles.allow(needed))
-            || owner == Some(identity.user)
-        {
+        if !needed.is_some_and(|needed| identity.may(needed)) || owner == Some(identity.user) {
             return Err(ApiError::Forbidden);
         }
         let context = Context {

@@ -41,6 +41,14 @@ pub(crate) enum ApiError {
     PasswordNotChanged,
     #[error("the user is not there")]
     UserNotFound,
+    #[error("the session is not there")]
+    SessionNotFound,
+    #[error("the API key is not there")]
+    KeyNotFound,
+    #[error("the user has as many API keys as one may have")]
+    TooManyKeys,
+    #[error("the credential belongs to no session")]
+    NoSession,
     #[error("the gateway answers this itself")]
     NotHere,
     #[error("this is not built yet")]
@@ -122,8 +130,12 @@ impl ApiError {
             Self::UsernameTaken(_)
             | Self::EmailTaken
             | Self::PasswordNotChanged
+            | Self::NoSession
+            | Self::TooManyKeys
             | Self::Incomplete => StatusCode::BAD_REQUEST,
-            Self::UserNotFound | Self::NotHere => StatusCode::NOT_FOUND,
+            Self::UserNotFound | Self::SessionNotFound | Self::KeyNotFound | Self::NotHere => {
+                StatusCode::NOT_FOUND
+            }
             Self::AlreadyServed => StatusCode::CONFLICT,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -147,7 +159,11 @@ impl ApiError {
             Self::UsernameTaken(_) => "username_taken",
             Self::EmailTaken => "email_taken",
             Self::PasswordNotChanged => "password_not_changed",
-            Self::UserNotFound | Self::NotHere => "not_found",
+            Self::UserNotFound | Self::SessionNotFound | Self::KeyNotFound | Self::NotHere => {
+                "not_found"
+            }
+            Self::TooManyKeys => "too_many_keys",
+            Self::NoSession => "no_session",
             Self::NotImplemented => "not_implemented",
             Self::Invalid(_) => "invalid",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -177,6 +193,10 @@ impl ApiError {
                 "Password change failed. Check your current password.".to_owned()
             }
             Self::UserNotFound => "User not found".to_owned(),
+            Self::SessionNotFound => "Session not found".to_owned(),
+            Self::KeyNotFound => "API key not found".to_owned(),
+            Self::TooManyKeys => "There are too many API keys: revoke one first".to_owned(),
+            Self::NoSession => "An API key belongs to no session".to_owned(),
             Self::NotHere => "Not Found".to_owned(),
             Self::NotImplemented => "Not implemented yet".to_owned(),
             Self::Invalid(errors) => errors.first().map_or_else(

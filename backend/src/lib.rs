@@ -5,6 +5,7 @@
 
 mod accounts;
 mod api;
+mod api_keys;
 mod app;
 mod audit;
 mod backend;
@@ -22,6 +23,7 @@ mod people;
 mod revocation;
 mod scope;
 mod seal;
+mod sessions;
 mod store;
 mod tokens;
 mod vault;

@@ -52,6 +52,13 @@ pub(crate) fn text(field: &str, member: &RawValue) -> Result<String, FieldError>
     serde_json::from_str(member.get()).map_err(|_| malformed(field))
 }
 
+/// The texts that `member` is a list of.
+pub(crate) fn texts(field: &str, member: &RawValue) -> Result<Vec<String>, FieldError> {
+    let listed: Vec<&RawValue> = serde_json::from_str(member.get())
+        .map_err(|_| FieldError::new(field, "not_a_list", "Input should be a list of strings"))?;
+    listed.into_iter().map(|each| text(field, each)).collect()
+}
+
 /// Refuses what valid JSON may hold and PostgreSQL or a client would choke on.
 pub(crate) fn inspect(field: &str, member: &RawValue) -> Result<(), FieldError> {
     scan::inspect(member).map_err(|unfit| unfit.fault(field))

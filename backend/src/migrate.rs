@@ -185,6 +185,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0009_tighter.sql", include_str!("../migrations/0009_tighter.sql")),
     ("0010_believed.sql", include_str!("../migrations/0010_believed.sql")),
     ("0011_crossing.sql", include_str!("../migrations/0011_crossing.sql")),
+    ("0012_sessions.sql", include_str!("../migrations/0012_sessions.sql")),
+    ("0013_refresh.sql", include_str!("../migrations/0013_refresh.sql")),
+    ("0014_api_keys.sql", include_str!("../migrations/0014_api_keys.sql")),
+    ("0015_key_functions.sql", include_str!("../migrations/0015_key_functions.sql")),
 ];
 
 #[cfg(test)]

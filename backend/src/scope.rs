@@ -42,7 +42,7 @@ impl Scope {
     pub(crate) fn of(call: &Call) -> Result<Self, ApiError> {
         let identity = call.identity()?;
         let role = match identity.roles.strongest() {
-            Some(role) if identity.roles.allow(Permission::WriteMemories) => role.name(),
+            Some(role) if identity.may(Permission::WriteMemories) => role.name(),
             Some(_) => Role::Readonly.name(),
             None => NO_ROLE,
         };

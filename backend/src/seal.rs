@@ -7,6 +7,9 @@ mod terms;
 
 use secrecy::{ExposeSecret, SecretBox};
 
+#[cfg(test)]
+pub(crate) use self::service::tests::known as known_secrets;
+
 pub(crate) use self::{
     envelope::{Envelope, OpenError, Place, Purpose, SealError, Sealing, seal},
     keyring::{DataKey, IndexKey, KeyFileError, KeyTextError, Keyring, RingId, RingKey},

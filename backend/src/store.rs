@@ -1,5 +1,6 @@
 //! The database. It cannot read anybody's rows without a scope that names whose.
 
+mod api_keys;
 pub(crate) mod context;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -16,11 +17,12 @@ mod users;
 use tokio_postgres::Row;
 
 pub(crate) use self::{
+    api_keys::{ApiKeyRow, NewApiKey},
     context::Context,
     keys::WrappedKey,
     memories::{AtMost, MemoryRow, NewMemoryRow},
     pool::{Pools, StoreError},
-    sessions::NewSession,
+    sessions::{NewSession, Refreshed, SessionRow},
     tls::TlsError,
     trail::{Delivered, TrailFilter, TrailPage, TrailRow},
     users::{Account, NewAccount},

@@ -31,5 +31,5 @@ pub use self::{
     origin::{Origin, Origins},
     report::report,
     schema::Settings,
-    secret::{AssertionKey, DatabasePassword, SigningSecret, ensure_distinct},
+    secret::{AssertionKey, CheckKey, DatabasePassword, SigningSecret, ensure_distinct},
 };

@@ -30,6 +30,10 @@ pub struct DatabasePassword(SecretString);
 #[derive(Clone)]
 pub struct AssertionKey(Zeroizing<[u8; 32]>);
 
+/// `MEMORIC_CHECK_KEY`: what tells an API key of ours from a guess.
+#[derive(Clone)]
+pub struct CheckKey(Zeroizing<[u8; 32]>);
+
 impl SigningSecret {
     /// The variable it comes from.
     pub const NAME: &str = "MEMORIC_JWT_SECRET";
@@ -70,17 +74,25 @@ impl AssertionKey {
 
     /// Takes 32 bytes in 64 hexadecimal digits that nobody guesses.
     pub fn check(secret: &SecretString) -> Result<Self, Invalid> {
-        let recipe = "make one with: openssl rand -hex 32";
-        let mut key = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(secret.expose_secret(), key.as_mut_slice()).map_err(|_| {
-            Invalid::new(Self::NAME, format!("is not 64 hexadecimal digits; {recipe}"))
-        })?;
-        let strength = Strength { characters: 64, variety: 8, bits: 128.0 };
-        ensure(Self::NAME, &strength, secret.expose_secret(), recipe)?;
-        Ok(Self(key))
+        hexadecimal(Self::NAME, secret).map(Self)
     }
 
     /// The bytes themselves, for whoever signs.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl CheckKey {
+    /// The variable it comes from.
+    pub const NAME: &str = "MEMORIC_CHECK_KEY";
+
+    /// Takes 32 bytes in 64 hexadecimal digits that nobody guesses.
+    pub fn check(secret: &SecretString) -> Result<Self, Invalid> {
+        hexadecimal(Self::NAME, secret).map(Self)
+    }
+
+    /// The bytes themselves, for whoever checks.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -90,6 +102,22 @@ impl fmt::Debug for AssertionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AssertionKey([REDACTED])")
     }
+}
+
+impl fmt::Debug for CheckKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CheckKey([REDACTED])")
+    }
+}
+
+fn hexadecimal(name: &'static str, secret: &SecretString) -> Result<Zeroizing<[u8; 32]>, Invalid> {
+    let recipe = "make one with: openssl rand -hex 32";
+    let mut key = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(secret.expose_secret(), key.as_mut_slice())
+        .map_err(|_| Invalid::new(name, format!("is not 64 hexadecimal digits; {recipe}")))?;
+    let strength = Strength { characters: 64, variety: 8, bits: 128.0 };
+    ensure(name, &strength, secret.expose_secret(), recipe)?;
+    Ok(key)
 }
 
 /// Refuses two secrets that are the same: whoever holds one would hold the other.

@@ -5,12 +5,13 @@
 declare -rA secret_file=(
   [MEMORIC_JWT_SECRET]=jwt-secret
   [MEMORIC_ASSERTION_KEY]=assertion-key
+  [MEMORIC_CHECK_KEY]=check-key
   [MEMORIC_ENCRYPTION_KEY]=encryption-key
   [MEMORIC_DB_PASSWORD]=db-password
   [MEMORIC_DB_ADMIN_PASSWORD]=db-admin-password
   [ADMIN_PASSWORD]=admin-password
 )
-readonly -a gateway_secrets=(MEMORIC_JWT_SECRET MEMORIC_ASSERTION_KEY)
+readonly -a gateway_secrets=(MEMORIC_JWT_SECRET MEMORIC_ASSERTION_KEY MEMORIC_CHECK_KEY)
 readonly -a backend_secrets=("${gateway_secrets[@]}" MEMORIC_ENCRYPTION_KEY MEMORIC_DB_PASSWORD)
 readonly -a migrate_secrets=("${backend_secrets[@]}" MEMORIC_DB_ADMIN_PASSWORD ADMIN_PASSWORD)
 
@@ -25,6 +26,7 @@ make_secrets() {
   done
   keep jwt-secret openssl rand -hex 64
   keep assertion-key openssl rand -hex 32
+  keep check-key openssl rand -hex 32
   keep encryption-key fernet_key
   keep db-password openssl rand -hex 32
   keep db-admin-password openssl rand -hex 32

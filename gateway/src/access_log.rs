@@ -137,10 +137,11 @@ mod tests {
     };
 
     use http::StatusCode;
-    use memoric_contract::{Identity, KeyId, Operation, PresentedBy, Roles, UserId};
+    use memoric_contract::{Operation, Role};
 
     use super::*;
     use crate::{
+        authn::tests::somebody,
         exchange::{Exchanges, Outcome},
         journal::tests::journal,
         metrics::Metrics,
@@ -185,12 +186,7 @@ mod tests {
         let mut known = exchanges().begin();
         known.client = Some([192, 0, 2, 1].into());
         known.operation = Some(Operation::ShowProfile);
-        known.caller = Some(Arc::new(Identity {
-            user: UserId(7),
-            roles: Roles::default(),
-            namespace: None,
-            presented: PresentedBy::ApiKey(KeyId("0123456789ab".to_owned())),
-        }));
+        known.caller = Some(Arc::new(somebody(7, Role::User)));
         known.outcome = Outcome::Forwarded;
         known.status = Some(StatusCode::OK);
         let given_up = exchanges().begin();

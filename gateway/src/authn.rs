@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use memoric_contract::{
-    Identity, PresentedBy,
+    Identity,
     token::{Claims, TokenError, TokenKeys},
 };
 use quick_cache::sync::Cache;
@@ -18,6 +18,8 @@ pub(crate) enum Disbelief {
     Never(Rejection),
     /// It was good once, and this was its subject.
     Ended(Arc<Identity>),
+    /// It is good, but not from where it came.
+    Elsewhere(Arc<Identity>),
 }
 
 /// Knows which tokens are worth anything.
@@ -72,7 +74,8 @@ fn identity_of(claims: &Claims) -> Result<Identity, Rejection> {
     claims.identity().ok_or(Rejection::BadCredential("its subject is no user"))
 }
 
-fn unexpired(identity: Arc<Identity>, now: u64) -> Result<Arc<Identity>, Disbelief> {
+/// The identity, unless its credential has ended by itself.
+pub(crate) fn unexpired(identity: Arc<Identity>, now: u64) -> Result<Arc<Identity>, Disbelief> {
     match ensure_unexpired(&identity, now) {
         Ok(()) => Ok(identity),
         Err(_) => Err(Disbelief::Ended(identity)),
@@ -81,12 +84,7 @@ fn unexpired(identity: Arc<Identity>, now: u64) -> Result<Arc<Identity>, Disbeli
 
 /// Rejects an identity whose credential has ended by itself.
 pub(crate) fn ensure_unexpired(identity: &Identity, now: u64) -> Result<(), Rejection> {
-    match identity.presented {
-        PresentedBy::AccessToken { expires_at, .. } if expires_at <= now => {
-            Err(Rejection::TokenExpired)
-        }
-        PresentedBy::AccessToken { .. } | PresentedBy::ApiKey(_) => Ok(()),
-    }
+    if identity.presented.expires_at() <= now { Err(Rejection::TokenExpired) } else { Ok(()) }
 }
 
 /// How many verified tokens are remembered. Only tokens of ours are, so strangers cannot fill it.
@@ -95,7 +93,7 @@ const REMEMBERED: usize = 10_000;
 #[cfg(test)]
 pub(crate) mod tests {
     use memoric_contract::{
-        Role,
+        KeyId, Permission, PresentedBy, Role, UserId,
         token::{ISSUER, TokenSigner},
     };
     use uuid::Uuid;
@@ -131,6 +129,21 @@ pub(crate) mod tests {
                 matches!(refused, Err(Disbelief::Never(Rejection::BadCredential(_)))),
                 "{forged}"
             );
+        }
+    }
+
+    /// A user of `role`, known by an API key.
+    pub(crate) fn somebody(user: i64, role: Role) -> Identity {
+        Identity {
+            user: UserId(user),
+            roles: [role].into_iter().collect(),
+            namespace: None,
+            presented: PresentedBy::ApiKey {
+                id: KeyId("0123456789aB".to_owned()),
+                scopes: Permission::ALL.into_iter().collect(),
+                generation: 1,
+                expires_at: NOW,
+            },
         }
     }
 

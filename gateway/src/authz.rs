@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memoric_contract::{Caller, Demands, Identity, Operation, UserId};
+use memoric_contract::{Caller, CredentialKind, Demands, Identity, Operation, UserId};
 
 use crate::{rejection::Rejection, target::Target};
 
@@ -31,7 +31,11 @@ pub(crate) fn authorize(
             }
         };
     };
-    let is_allowed = operation.needs().is_none_or(|needed| identity.roles.allow(needed));
+    let is_by_key = identity.presented.kind() == CredentialKind::ApiKey;
+    if is_by_key && !operation.takes_api_keys() {
+        return Err(Rejection::UnfitCredential);
+    }
+    let is_allowed = operation.needs().is_none_or(|needed| identity.may(needed));
     if !is_allowed || identity.roles.strongest().is_none() {
         return Err(Rejection::Forbidden);
     }
@@ -69,7 +73,7 @@ fn ensure_own(identity: &Identity, operation: Operation, target: &Target) -> Res
     let Some(named) = named.filter(|named| *named != identity.user.to_string()) else {
         return Ok(());
     };
-    if !operation.needs_for_another().is_some_and(|needed| identity.roles.allow(needed)) {
+    if !operation.needs_for_another().is_some_and(|needed| identity.may(needed)) {
         return Err(Rejection::AnotherUser);
     }
     if UserId::parse(named).is_some() { Ok(()) } else { Err(Rejection::NoSuchUser) }

@@ -14,7 +14,7 @@ use http::{Request, StatusCode, header::HOST};
 use http_body_util::Full;
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, InternalOperation, RequestId,
-    revocation::FeedPage, spool::Answer,
+    api_key::Verdict, revocation::FeedPage, spool::Answer,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -95,13 +95,15 @@ impl BackendClient {
     pub(crate) async fn is_live(&self, identity: &Identity) -> Result<bool, BackendError> {
         let caller = Caller::Known(identity.clone());
         let request = self.question(InternalOperation::CheckLive, "", &caller, Bytes::new())?;
-        let asked = async {
-            // It is never closed.
-            let _place = self.questions.acquire().await;
-            self.ask(&self.passing, request, PATIENCE).await
-        };
-        let answer = timeout(PATIENCE, asked).await.map_err(|_| BackendError::Late)??;
-        accepted::<Live>(answer).map(|answer| answer.live)
+        accepted::<Live>(self.ask_aside(request).await?).map(|answer| answer.live)
+    }
+
+    /// Whose the API key `text` is, and whether it lives.
+    pub(crate) async fn resolve_key(&self, text: &str) -> Result<Verdict, BackendError> {
+        let body = Bytes::copy_from_slice(text.as_bytes());
+        let operation = InternalOperation::ResolveApiKey;
+        let request = self.question(operation, "", &Caller::Anonymous, body)?;
+        accepted(self.ask_aside(request).await?)
     }
 
     /// Hands over a batch of records, and hears what became of each.
@@ -140,6 +142,19 @@ impl BackendClient {
             .header(ASSERTION_HEADER, assertion)
             .body(Full::new(body))
             .map_err(|_| BackendError::Unusable)
+    }
+
+    /// Asks about a request, of which there may be many at once.
+    async fn ask_aside(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
+        let asked = async {
+            // It is never closed.
+            let _place = self.questions.acquire().await;
+            self.ask(&self.passing, request, PATIENCE).await
+        };
+        timeout(PATIENCE, asked).await.map_err(|_| BackendError::Late)?
     }
 
     async fn ask(
@@ -194,11 +209,11 @@ mod tests {
     use http_body_util::Full;
     use hyper::{body::Incoming, server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
-    use memoric_contract::{KeyId, PresentedBy, Roles, UserId};
+    use memoric_contract::Role;
     use tokio::{net::UnixListener, task::JoinSet, time::sleep};
 
     use super::*;
-    use crate::config::Channel;
+    use crate::{authn::tests::somebody, config::Channel};
 
     #[tokio::test]
     async fn our_own_questions_come_by_a_connection_that_is_kept() {
@@ -224,7 +239,7 @@ mod tests {
 
         for _ in 0..4 * QUESTIONS {
             let client = Arc::clone(&client);
-            storm.spawn(async move { client.is_live(&identity()).await });
+            storm.spawn(async move { client.is_live(&somebody(3, Role::User)).await });
         }
         sleep(PATIENCE / 4).await;
         assert!(client.health().await.is_ok());
@@ -278,14 +293,5 @@ mod tests {
         let uid = rustix::process::geteuid().as_raw();
         let link = Link::open(&Channel::Unix { path: path.to_owned(), uid }).unwrap();
         BackendClient::new(Arc::new(link), AssertionKey::new([7; 32]))
-    }
-
-    fn identity() -> Identity {
-        Identity {
-            user: UserId(3),
-            roles: Roles::default(),
-            namespace: None,
-            presented: PresentedBy::ApiKey(KeyId("0123456789aB".to_owned())),
-        }
     }
 }

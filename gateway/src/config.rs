@@ -14,7 +14,8 @@ use std::{
 use governor::Quota;
 use http::HeaderValue;
 use memoric_config::{
-    AssertionKey, ConfigError, Environment, Invalid, Settings, SigningSecret, ensure_distinct,
+    AssertionKey, CheckKey, ConfigError, Environment, Invalid, Settings, SigningSecret,
+    ensure_distinct,
     redis::client,
     schema::{self, Seconds},
 };
@@ -58,6 +59,8 @@ pub struct Config {
     pub(crate) signing_secret: SigningSecret,
     /// What our word to the backend is signed with.
     pub(crate) assertion_key: AssertionKey,
+    /// Tells API keys of ours from guesses.
+    pub(crate) check_key: CheckKey,
     /// The courier of revocations, and what stands before each of its keys.
     pub(crate) redis: redis::Client,
     /// What stands before each key in Redis.
@@ -142,7 +145,7 @@ impl Config {
     /// Checks `settings`, and takes the gateway's secrets from `environment`.
     pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
         let gateway = &settings.gateway;
-        let (signing_secret, assertion_key) = secrets(environment)?;
+        let (signing_secret, assertion_key, check_key) = secrets(environment)?;
         if gateway.http.is_none() && gateway.https.is_none() {
             Err(Invalid::new("gateway.http", "is null, and so is gateway.https; set one"))?;
         }
@@ -164,6 +167,7 @@ impl Config {
             spool: SpoolSettings::try_from(&settings.audit)?,
             signing_secret,
             assertion_key,
+            check_key,
             redis: client(&settings.redis, environment)?,
             redis_prefix: settings.redis.prefix.clone(),
         })
@@ -313,17 +317,21 @@ impl TryFrom<&schema::Audit> for SpoolSettings {
     }
 }
 
-fn secrets(environment: &Environment) -> Result<(SigningSecret, AssertionKey), ConfigError> {
+fn secrets(
+    environment: &Environment,
+) -> Result<(SigningSecret, AssertionKey, CheckKey), ConfigError> {
     let given = |name: &'static str| {
         environment.secret(name)?.ok_or_else(|| ConfigError::from(Invalid::new(name, "is not set")))
     };
     let signing = SigningSecret::check(given("MEMORIC_JWT_SECRET")?)?;
     let assertion = AssertionKey::check(&given("MEMORIC_ASSERTION_KEY")?)?;
+    let check = CheckKey::check(&given("MEMORIC_CHECK_KEY")?)?;
     ensure_distinct(&[
         ("MEMORIC_JWT_SECRET", signing.expose()),
         ("MEMORIC_ASSERTION_KEY", assertion.expose()),
+        ("MEMORIC_CHECK_KEY", check.expose()),
     ])?;
-    Ok((signing, assertion))
+    Ok((signing, assertion, check))
 }
 
 fn https(gateway: &schema::Gateway) -> Result<Option<Https>, Invalid> {
@@ -396,6 +404,10 @@ pub(crate) mod tests {
             (
                 "MEMORIC_ASSERTION_KEY",
                 "bee53cb415952ccd6b98998bbb464e8ed5853925ac6c453e236e12186a34e6f5",
+            ),
+            (
+                "MEMORIC_CHECK_KEY",
+                "3a7d1f9c5b2e8046f1d3a5c7e9b0d2f4a6c8e0b1d3f5a7c9e2b4d6f8a0c1e3b5",
             ),
         ])
     }

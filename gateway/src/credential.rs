@@ -1,7 +1,7 @@
 //! What a client offers as proof of who it is.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
-use memoric_contract::Demands;
+use memoric_contract::{Demands, api_key, refresh};
 
 use crate::rejection::Rejection;
 
@@ -12,13 +12,15 @@ pub(crate) enum Credential<'a> {
     Nothing,
     /// An access token.
     AccessToken(&'a str),
+    /// An API key.
+    ApiKey(&'a str),
     /// A refresh token, which only the backend can judge.
     RefreshToken,
 }
 
 enum Presented<'a> {
     AccessToken(&'a str),
-    ApiKey,
+    ApiKey(&'a str),
     RefreshToken,
 }
 
@@ -35,9 +37,7 @@ impl<'a> Credential<'a> {
             (_, Demands::Nothing) | (None, Demands::Refresh) => Ok(Self::Nothing),
             (None, Demands::Access) => Err(Rejection::NoCredential),
             (Some(Presented::AccessToken(token)), Demands::Access) => Ok(Self::AccessToken(token)),
-            (Some(Presented::ApiKey), Demands::Access) => {
-                Err(Rejection::NotImplemented("API keys are not accepted yet"))
-            }
+            (Some(Presented::ApiKey(key)), Demands::Access) => Ok(Self::ApiKey(key)),
             (Some(Presented::RefreshToken), Demands::Refresh) => Ok(Self::RefreshToken),
             (Some(_), Demands::Access | Demands::Refresh) => {
                 Err(Rejection::BadCredential("it is of another kind"))
@@ -52,7 +52,10 @@ impl<'a> Presented<'a> {
         match (headers.get(AUTHORIZATION), api_key) {
             (None, None) => Ok(None),
             (Some(_), Some(_)) => Err(Rejection::SeveralCredentials),
-            (None, Some(_)) => Ok(Some(Self::ApiKey)),
+            (None, Some(key)) => match key.to_str() {
+                Ok(key) => Ok(Some(Self::ApiKey(key))),
+                Err(_) => Err(Rejection::BadCredential("it is not ASCII")),
+            },
             (Some(authorization), None) => Self::behind(authorization).map(Some),
         }
     }
@@ -66,14 +69,14 @@ impl<'a> Presented<'a> {
             return Err(Rejection::BadCredential("it is not one word behind a scheme"));
         }
         if scheme.eq_ignore_ascii_case("apikey") {
-            return Ok(Self::ApiKey);
+            return Ok(Self::ApiKey(secret));
         }
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Rejection::BadCredential("its scheme is unknown"));
         }
         Ok(match secret {
-            _ if secret.starts_with("mk_") => Self::ApiKey,
-            _ if secret.starts_with("mrt_") => Self::RefreshToken,
+            _ if secret.starts_with(api_key::PREFIX) => Self::ApiKey(secret),
+            _ if secret.starts_with(refresh::PREFIX) => Self::RefreshToken,
             _ => Self::AccessToken(secret),
         })
     }
@@ -119,14 +122,15 @@ mod tests {
     }
 
     #[test]
-    fn api_keys_wait_for_their_day() {
+    fn an_api_key_is_presented_in_any_of_three_ways() {
         for key in [
             ("x-api-key", "mk_a"),
             ("authorization", "ApiKey mk_a"),
             ("authorization", "Bearer mk_a"),
         ] {
-            let refused = read(&[key], Demands::Access);
-            assert!(matches!(refused, Err(Rejection::NotImplemented(_))), "{key:?}");
+            assert_eq!(read(&[key], Demands::Access), Ok("mk_a".to_owned()), "{key:?}");
+            let refused = read(&[key], Demands::Refresh);
+            assert!(matches!(refused, Err(Rejection::BadCredential(_))), "{key:?}");
         }
     }
 
@@ -149,7 +153,7 @@ mod tests {
             .collect();
         Credential::read(&headers, demands).map(|credential| match credential {
             Credential::Nothing => "nothing".to_owned(),
-            Credential::AccessToken(token) => token.to_owned(),
+            Credential::AccessToken(secret) | Credential::ApiKey(secret) => secret.to_owned(),
             Credential::RefreshToken => "refresh".to_owned(),
         })
     }

@@ -229,6 +229,10 @@ impl Exchange {
                 self.caller = Some(identity);
                 Rejection::TokenExpired
             }
+            Disbelief::Elsewhere(identity) => {
+                self.caller = Some(identity);
+                Rejection::ForeignAddress
+            }
         }
     }
 

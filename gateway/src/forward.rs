@@ -115,10 +115,11 @@ const IDLE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
-    use memoric_contract::{Identity, KeyId, Operation, PresentedBy, Role, UserId};
+    use memoric_contract::{Operation, Role};
 
     use super::*;
     use crate::{
+        authn::tests::somebody,
         authz::authorize,
         config::{Config, tests::environment},
         exchange::Exchanges,
@@ -184,7 +185,8 @@ mod tests {
         let mut exchange = Exchanges::new(metrics, journal).unwrap().begin();
         exchange.client = Some([192, 0, 2, 1].into());
         let target = Target::parse(b"/memories").unwrap();
-        let permit = authorize(Some(&Arc::new(admin())), operation, target).unwrap();
+        let permit =
+            authorize(Some(&Arc::new(somebody(3, Role::Admin))), operation, target).unwrap();
 
         let mut head = RequestHeader::build("POST", b"/%6demories", None).unwrap();
         for (name, value) in FROM_CLIENTS.iter().chain(more) {
@@ -198,15 +200,6 @@ mod tests {
         let mut names: Vec<_> = head.headers.keys().map(|name| name.as_str().to_owned()).collect();
         names.sort_unstable();
         names
-    }
-
-    fn admin() -> Identity {
-        Identity {
-            user: UserId(3),
-            roles: [Role::Admin].into_iter().collect(),
-            namespace: None,
-            presented: PresentedBy::ApiKey(KeyId("0123456789aB".to_owned())),
-        }
     }
 
     const FROM_CLIENTS: [(&str, &str); 15] = [

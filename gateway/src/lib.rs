@@ -6,6 +6,7 @@
 //! answers in its place, and what came of it hangs on the `Exchange`.
 
 mod access_log;
+mod api_keys;
 mod authn;
 mod authz;
 mod backend;

@@ -214,9 +214,10 @@ const TIDYING: Duration = Duration::from_secs(30);
 mod tests {
     use std::{net::Ipv4Addr, num::NonZeroU32};
 
-    use memoric_contract::{KeyId, PresentedBy, Roles};
+    use memoric_contract::Role;
 
     use super::*;
+    use crate::authn::tests::somebody;
 
     #[test]
     fn a_burst_is_spent_and_the_wait_is_told() {
@@ -263,7 +264,7 @@ mod tests {
     #[test]
     fn each_class_has_a_budget_of_its_own() {
         let limits = Limits::new(&config::Limits { identity: quota(100), ..quotas(1, 1000) });
-        let charge = |operation| limits.charge_operation(Some(&caller()), CLIENT, operation);
+        let charge = |operation| charge_user(&limits, operation);
         let operations = [
             Operation::RecallMemories,
             Operation::RememberMemory,
@@ -297,14 +298,17 @@ mod tests {
     #[test]
     fn the_budget_is_told_of_which_least_is_left() {
         let limits = Limits::new(&config::Limits { read: quota(5), ..quotas(9, 1000) });
-        let told = |operation| {
-            limits.charge_operation(Some(&caller()), CLIENT, operation).unwrap().unwrap()
-        };
+        let told = |operation| charge_user(&limits, operation).unwrap().unwrap();
 
         assert_eq!(told(Operation::RecallMemories).name, "read");
         assert_eq!(told(Operation::RecallMemories).left, 3);
         let told = told(Operation::RememberMemory);
         assert_eq!((told.name, told.left), ("identity", 6));
+    }
+
+    /// Charges one user for it.
+    fn charge_user(limits: &Limits, operation: Operation) -> Result<Option<Budget>, Rejection> {
+        limits.charge_operation(Some(&somebody(7, Role::User)), CLIENT, operation)
     }
 
     fn limits(burst: u32, keys: usize) -> Limits {
@@ -327,15 +331,6 @@ mod tests {
     /// One in a second, and so many at once.
     fn quota(burst: u32) -> Quota {
         Quota::per_second(NonZeroU32::MIN).allow_burst(NonZeroU32::new(burst).unwrap())
-    }
-
-    fn caller() -> Identity {
-        Identity {
-            user: UserId(7),
-            roles: Roles::default(),
-            namespace: None,
-            presented: PresentedBy::ApiKey(KeyId("0123456789aB".to_owned())),
-        }
     }
 
     const CLIENT: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));

@@ -9,6 +9,7 @@ use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
 use pingora::proxy::Session;
 
 use crate::{
+    api_keys::ApiKeys,
     authn::{self, Authenticator},
     authz::{self, Permit},
     config::{Bounds, Config, Pace},
@@ -33,6 +34,7 @@ pub(crate) struct Pipeline {
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
     authenticator: Authenticator,
+    api_keys: ApiKeys,
     journal: Arc<Journal>,
     bounds: Bounds,
     pub(crate) pace: Pace,
@@ -55,10 +57,12 @@ impl Pipeline {
         config: &Config,
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
+        api_keys: ApiKeys,
         journal: Arc<Journal>,
     ) -> Self {
         Self {
             journal,
+            api_keys,
             cors: Cors::new(config.cors.clone()),
             limits,
             revocations,
@@ -99,6 +103,10 @@ impl Pipeline {
         let identity = match Credential::read(request.headers(), operation.demands())? {
             Credential::AccessToken(token) => {
                 let verified = self.authenticator.verify(token, now());
+                Some(verified.map_err(|disbelief| exchange.disbelieve(disbelief))?)
+            }
+            Credential::ApiKey(key) => {
+                let verified = self.api_keys.verify(key, request.client, now()).await;
                 Some(verified.map_err(|disbelief| exchange.disbelieve(disbelief))?)
             }
             Credential::Nothing | Credential::RefreshToken => None,

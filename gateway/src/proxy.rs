@@ -5,7 +5,7 @@ use std::{os::fd::RawFd, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Version, header::EXPECT};
-use memoric_contract::AssertionKey;
+use memoric_contract::{AssertionKey, api_key::CheckKey};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader, StatusCode},
@@ -15,6 +15,7 @@ use pingora::{
 };
 
 use crate::{
+    api_keys::ApiKeys,
     authz::Permit,
     backend::BackendClient,
     config::{Config, TrustedProxies},
@@ -62,6 +63,8 @@ impl Proxy {
         let health =
             Arc::new(Health::new(Arc::clone(&backend), config.redis.clone(), metrics, features));
 
+        let check = CheckKey::new(*config.check_key.expose());
+        let api_keys = ApiKeys::new(check, Arc::clone(&backend), Arc::clone(&revocations));
         background.spawn(Feed { revocations: Arc::clone(&revocations), backend }.run());
         let (redis, prefix) = (config.redis.clone(), &config.redis_prefix);
         background.spawn(Courier::new(redis, prefix, Arc::clone(&revocations)).run());
@@ -69,7 +72,13 @@ impl Proxy {
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
         Self {
-            pipeline: Pipeline::new(config, limits, revocations, Arc::clone(exchanges.journal())),
+            pipeline: Pipeline::new(
+                config,
+                limits,
+                revocations,
+                api_keys,
+                Arc::clone(exchanges.journal()),
+            ),
             forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,

@@ -62,12 +62,14 @@ pub(crate) enum Rejection {
     Revoked,
     #[error("the role does not allow the operation")]
     Forbidden,
+    #[error("the API key came from where it may not be used")]
+    ForeignAddress,
+    #[error("the credential is of a kind that the operation does not take")]
+    UnfitCredential,
     #[error("another user's data was asked for")]
     AnotherUser,
     #[error("a user was named who cannot be")]
     NoSuchUser,
-    #[error("not served yet: {0}")]
-    NotImplemented(&'static str),
     #[error("revocations could not be read")]
     RevocationsUnavailable,
     #[error("what is done could not be written down")]
@@ -99,6 +101,8 @@ impl Rejection {
             Self::PreflightRefused(_)
             | Self::ForeignOrigin
             | Self::Forbidden
+            | Self::ForeignAddress
+            | Self::UnfitCredential
             | Self::AnotherUser => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoSuchUser => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => {
@@ -111,7 +115,6 @@ impl Rejection {
             Self::TooMany { .. } | Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::OutcomeUnknown | Self::BackendUnusable => StatusCode::BAD_GATEWAY,
             Self::RevocationsUnavailable
             | Self::AuditUnavailable
@@ -143,8 +146,9 @@ impl Rejection {
             Self::BadCredential(_) => "invalid_credentials",
             Self::TokenExpired => "token_expired",
             Self::Revoked => "credential_revoked",
-            Self::Forbidden | Self::AnotherUser => "forbidden",
-            Self::NotImplemented(_) => "not_implemented",
+            Self::Forbidden | Self::ForeignAddress | Self::UnfitCredential | Self::AnotherUser => {
+                "forbidden"
+            }
             Self::RevocationsUnavailable => "revocation_unavailable",
             Self::AuditUnavailable => "audit_unavailable",
             Self::BackendUnavailable => "backend_unavailable",
@@ -181,9 +185,10 @@ impl Rejection {
             Self::ForeignOrigin
             | Self::NoCredential
             | Self::Forbidden
+            | Self::ForeignAddress
+            | Self::UnfitCredential
             | Self::AnotherUser
-            | Self::NoSuchUser
-            | Self::NotImplemented(_) => EventType::AccessDenied,
+            | Self::NoSuchUser => EventType::AccessDenied,
             Self::RevocationsUnavailable
             | Self::Overloaded
             | Self::BackendUnavailable
@@ -225,8 +230,9 @@ impl Rejection {
             Self::SeveralCredentials => "Present one credential only",
             Self::BadCredential(_) | Self::Revoked => "Invalid credentials",
             Self::TokenExpired => "Token expired",
-            Self::Forbidden | Self::AnotherUser => "Insufficient permissions",
-            Self::NotImplemented(what) => what,
+            Self::Forbidden | Self::ForeignAddress | Self::UnfitCredential | Self::AnotherUser => {
+                "Insufficient permissions"
+            }
             Self::RevocationsUnavailable
             | Self::AuditUnavailable
             | Self::BackendUnavailable
@@ -247,7 +253,7 @@ impl Rejection {
             Self::TokenExpired => Some(
                 r#"Bearer realm="memoric", error="invalid_token", error_description="Token expired""#,
             ),
-            Self::Forbidden | Self::AnotherUser => {
+            Self::Forbidden | Self::ForeignAddress | Self::UnfitCredential | Self::AnotherUser => {
                 Some(r#"Bearer realm="memoric", error="insufficient_scope""#)
             }
             _ => None,

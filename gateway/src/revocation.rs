@@ -69,6 +69,12 @@ impl Revocations {
         }
     }
 
+    /// Whether what is known of `identity` is as new as its user's generation. An API key outlives a
+    /// generation, but what it may do has to be asked again.
+    pub(crate) fn is_current(&self, identity: &Identity) -> bool {
+        self.list.is_current(identity)
+    }
+
     /// Takes note of a revocation, from wherever it was heard. Hearing it again does no harm.
     pub(super) fn apply(&self, revocation: Revocation) {
         self.list.add(revocation);

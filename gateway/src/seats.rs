@@ -102,9 +102,10 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
-    use memoric_contract::{Identity, KeyId, PresentedBy, Roles};
+    use memoric_contract::Role;
 
     use super::*;
+    use crate::authn::tests::somebody;
 
     #[test]
     fn one_client_or_account_cannot_take_every_seat() {
@@ -157,11 +158,6 @@ mod tests {
     }
 
     fn caller(user: i64) -> Caller {
-        Caller::Known(Identity {
-            user: UserId(user),
-            roles: Roles::default(),
-            namespace: None,
-            presented: PresentedBy::ApiKey(KeyId("0123456789aB".to_owned())),
-        })
+        Caller::Known(somebody(user, Role::User))
     }
 }

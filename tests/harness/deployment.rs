@@ -9,7 +9,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, Program, Started,
+    ASSERTION_SECRET, CHECK_SECRET, ENCRYPTION_KEY, JWT_SECRET, Program, Started,
     binary::free_address,
     program,
     servers::{DATABASE_PASSWORD, Servers},
@@ -58,6 +58,7 @@ impl Recipe {
         let variables = [
             ("MEMORIC_JWT_SECRET", JWT_SECRET.to_owned()),
             ("MEMORIC_ASSERTION_KEY", ASSERTION_SECRET.to_owned()),
+            ("MEMORIC_CHECK_KEY", CHECK_SECRET.to_owned()),
             ("MEMORIC_ENCRYPTION_KEY", ENCRYPTION_KEY.to_owned()),
             ("MEMORIC_DB_PASSWORD", DATABASE_PASSWORD.to_owned()),
             ("MEMORIC_DATABASE__HOST", servers.postgres().display().to_string()),

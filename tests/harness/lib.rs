@@ -23,4 +23,4 @@ pub use origin::{Answer, Origin, Received};
 pub use person::{PASSWORD, Person};
 pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
 pub use upload::Upload;
-pub use world::{ASSERTION_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};
+pub use world::{ASSERTION_SECRET, CHECK_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};

@@ -59,6 +59,9 @@ pub const JWT_SECRET: &str = "5f1c9a7d3e8b2046c1d9e7f8a0b3c5d2e4f6a8b0c2d4e6f81a
 pub const ASSERTION_SECRET: &str =
     "8d3f6a1c5e7b9024d6f8a0b2c4e6d8f1a3b5c7e9d1f3a5b7c9e0d2f4a6b8c0d3";
 
+/// What API keys are told from guesses by, in hex.
+pub const CHECK_SECRET: &str = "1b4e7a0d3c6f9258e1f4a7d0c3b6e9f2a5d8c1b4e7f0a3d6c9b2e5f8d1a4c7b0";
+
 /// The key-encryption key, as the guide makes it.
 pub const ENCRYPTION_KEY: &str = "mUGZpEL9Ywx4nS0bDqvtR2kHfJ7cXoWi3eTgA6VlB8s=";
 
@@ -286,6 +289,7 @@ pub(crate) fn environment(variables: Vec<(String, String)>) -> Environment {
     let ours = [
         ("MEMORIC_JWT_SECRET", JWT_SECRET),
         ("MEMORIC_ASSERTION_KEY", ASSERTION_SECRET),
+        ("MEMORIC_CHECK_KEY", CHECK_SECRET),
         ("MEMORIC_ENCRYPTION_KEY", ENCRYPTION_KEY),
         ("MEMORIC_DB_PASSWORD", DATABASE_PASSWORD),
     ];

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod admin;
+mod api_keys;
 mod atomicity;
 mod audit;
 mod authentication;
@@ -17,7 +18,9 @@ mod identity_headers;
 mod isolation;
 mod limits;
 mod observability;
+mod refresh;
 mod retries;
+mod sessions;
 mod shutdown;
 mod spool;
 mod startup;

@@ -13,8 +13,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::{
-    Caller, FieldReader, FieldWriter, Identity, KeyId, KeyPurpose, PresentedBy, RequestId, Roles,
-    UserId, identity::canonical_address, key_id,
+    Caller, FieldReader, FieldWriter, Identity, KeyId, KeyPurpose, Permissions, PresentedBy,
+    RequestId, Roles, UserId, identity::canonical_address, key_id,
 };
 
 /// The only header that the backend believes.
@@ -180,7 +180,12 @@ fn write_caller(list: FieldWriter, caller: &Caller) -> FieldWriter {
             .integer((*ctr).into())
             .integer(signed(*generation))
             .integer(signed(*expires_at)),
-        PresentedBy::ApiKey(id) => list.integer(2).text(&id.0),
+        PresentedBy::ApiKey { id, scopes, generation, expires_at } => list
+            .integer(2)
+            .text(&id.0)
+            .integer(scopes.bits().into())
+            .integer(signed(*generation))
+            .integer(signed(*expires_at)),
     }
 }
 
@@ -220,7 +225,12 @@ fn read_credential(fields: &mut FieldReader<'_>) -> Option<PresentedBy> {
             generation: unsigned(fields.integer()?)?,
             expires_at: unsigned(fields.integer()?)?,
         }),
-        2 => Some(PresentedBy::ApiKey(KeyId(fields.text()?.to_owned()))),
+        2 => Some(PresentedBy::ApiKey {
+            id: KeyId(fields.text()?.to_owned()),
+            scopes: Permissions::from_bits(u16::try_from(fields.integer()?).ok()?)?,
+            generation: unsigned(fields.integer()?)?,
+            expires_at: unsigned(fields.integer()?)?,
+        }),
         _ => None,
     }
 }
@@ -248,7 +258,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::Role;
+    use crate::{Permission, Role};
 
     #[test]
     fn what_the_gateway_signed_is_believed() {
@@ -348,7 +358,12 @@ mod tests {
     fn keyed() -> Caller {
         let Caller::Known(alice) = alice() else { unreachable!() };
         Caller::Known(Identity {
-            presented: PresentedBy::ApiKey(KeyId("0123456789ab".to_owned())),
+            presented: PresentedBy::ApiKey {
+                id: KeyId("0123456789ab".to_owned()),
+                scopes: [Permission::ReadMemories].into_iter().collect(),
+                generation: 4,
+                expires_at: NOW + 60,
+            },
             namespace: None,
             ..alice
         })

@@ -165,8 +165,13 @@ named! {
         LoginFailed = "auth.login.failed",
         LoggedOut = "auth.logout",
         TokenCreated = "auth.token.created",
+        TokenRefreshed = "auth.token.refreshed",
+        TokenReused = "auth.token.reuse_detected",
         TokenExpired = "auth.token.expired",
         TokenInvalid = "auth.token.invalid",
+        KeyCreated = "apikey.created",
+        KeyRotated = "apikey.rotated",
+        KeyRevoked = "apikey.revoked",
         UserCreated = "user.created",
         UserUpdated = "user.updated",
         UserDeleted = "user.deleted",
@@ -209,6 +214,8 @@ impl EventType {
             | Self::LoginFailed
             | Self::LoggedOut
             | Self::TokenCreated
+            | Self::TokenRefreshed
+            | Self::TokenReused
             | Self::MemoryCreated
             | Self::MemoryUpdated
             | Self::MemoryDeleted
@@ -217,7 +224,10 @@ impl EventType {
             | Self::ClusterDeleted
             | Self::PolicyExecuted
             | Self::PolicyFailed => &[Backend],
-            Self::UserCreated
+            Self::KeyCreated
+            | Self::KeyRotated
+            | Self::KeyRevoked
+            | Self::UserCreated
             | Self::UserUpdated
             | Self::UserDeleted
             | Self::PasswordChanged
@@ -225,14 +235,14 @@ impl EventType {
             | Self::UserActivated
             | Self::UserDeactivated => &[Backend, Console],
             Self::TokenExpired
-            | Self::TokenInvalid
             | Self::MemorySearched
             | Self::ClusterRetrieved
             | Self::AccessGranted
             | Self::PermissionChecked
             | Self::RateLimitExceeded => &[Gateway],
             // The backend tells of an admin who reads what is somebody else's.
-            Self::MemoryRetrieved
+            Self::TokenInvalid
+            | Self::MemoryRetrieved
             | Self::AccessDenied
             | Self::BreachAttempt
             | Self::SuspiciousActivity => &[Gateway, Backend],

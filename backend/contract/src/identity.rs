@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Role, Roles};
+use crate::{Permission, Permissions, Role, Roles, base62::is_base62};
 
 /// A caller whose credential has been verified.
 ///
@@ -41,7 +41,16 @@ pub enum PresentedBy {
         expires_at: u64,
     },
     /// An API key.
-    ApiKey(KeyId),
+    ApiKey {
+        /// The key's own id.
+        id: KeyId,
+        /// What it was made for: less than the roles allow, or as much.
+        scopes: Permissions,
+        /// The user's generation when the backend was asked about it.
+        generation: u64,
+        /// When it ends, in epoch seconds.
+        expires_at: u64,
+    },
 }
 
 /// Which kind of credential was presented.
@@ -87,6 +96,22 @@ impl Identity {
     pub fn is_admin(&self) -> bool {
         self.roles.contains(Role::Admin)
     }
+
+    /// Whether the roles allow `permission`, and the credential was made for it.
+    pub fn may(&self, permission: Permission) -> bool {
+        let is_scoped = match &self.presented {
+            PresentedBy::AccessToken { .. } => true,
+            PresentedBy::ApiKey { scopes, .. } => scopes.contains(permission),
+        };
+        is_scoped && self.roles.allow(permission)
+    }
+}
+
+impl KeyId {
+    /// Reads an id in its one spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 12 && is_base62(text)).then(|| Self(text.to_owned()))
+    }
 }
 
 impl PresentedBy {
@@ -94,7 +119,7 @@ impl PresentedBy {
     pub fn kind(&self) -> CredentialKind {
         match self {
             Self::AccessToken { .. } => CredentialKind::AccessToken,
-            Self::ApiKey(_) => CredentialKind::ApiKey,
+            Self::ApiKey { .. } => CredentialKind::ApiKey,
         }
     }
 
@@ -102,7 +127,7 @@ impl PresentedBy {
     pub fn id(&self) -> String {
         match self {
             Self::AccessToken { jti, .. } => jti.to_string(),
-            Self::ApiKey(id) => id.0.clone(),
+            Self::ApiKey { id, .. } => id.0.clone(),
         }
     }
 
@@ -110,7 +135,14 @@ impl PresentedBy {
     pub fn session(&self) -> Option<Uuid> {
         match self {
             Self::AccessToken { sid, .. } => Some(*sid),
-            Self::ApiKey(_) => None,
+            Self::ApiKey { .. } => None,
+        }
+    }
+
+    /// When it ends by itself, in epoch seconds.
+    pub const fn expires_at(&self) -> u64 {
+        match self {
+            Self::AccessToken { expires_at, .. } | Self::ApiKey { expires_at, .. } => *expires_at,
         }
     }
 }

@@ -12,6 +12,8 @@ pub enum KeyPurpose {
     Assertion,
     /// Wraps data keys.
     KeyEncryption,
+    /// Authenticates refresh tokens.
+    Refresh,
 }
 
 /// The first 8 bytes of HKDF-SHA256 of the key, under a label of its purpose.
@@ -28,12 +30,15 @@ impl KeyPurpose {
             Self::Jwt => b"memoric/id/jwt/1",
             Self::Assertion => b"memoric/id/assertion/1",
             Self::KeyEncryption => b"memoric/id/kek/1",
+            Self::Refresh => b"memoric/id/refresh/1",
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -44,9 +49,16 @@ mod tests {
 
     #[test]
     fn one_key_has_another_id_for_another_purpose() {
-        let ids = [KeyPurpose::Jwt, KeyPurpose::Assertion, KeyPurpose::KeyEncryption]
-            .map(|purpose| key_id(b"key", purpose));
-        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
+        let ids: HashSet<_> = [
+            KeyPurpose::Jwt,
+            KeyPurpose::Assertion,
+            KeyPurpose::KeyEncryption,
+            KeyPurpose::Refresh,
+        ]
+        .into_iter()
+        .map(|purpose| key_id(b"key", purpose))
+        .collect();
+        assert_eq!(ids.len(), 4);
     }
 
     const VECTOR: &str = "0179a60fbb9d4f26";

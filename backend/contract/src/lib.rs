@@ -4,14 +4,17 @@
 //! someone else to read. Nothing here does any I/O. The backend owns this crate: it is what
 //! the backend demands of a caller. The gateway depends on it, and on nothing else of ours.
 
+pub mod api_key;
 pub mod assertion;
 pub mod audit;
+mod base62;
 mod fields;
 mod identity;
 mod key_id;
 mod operation;
 mod permission;
 pub mod problem;
+pub mod refresh;
 pub mod revocation;
 pub mod spool;
 mod takes;
@@ -22,6 +25,6 @@ pub use fields::{FieldReader, FieldWriter};
 pub use identity::{Caller, CredentialKind, Identity, KeyId, PresentedBy, RequestId, UserId};
 pub use key_id::{KeyPurpose, key_id};
 pub use operation::{AnsweredBy, Demands, InternalOperation, LimitClass, Operation, RecordedBy};
-pub use permission::{Permission, Role, Roles};
+pub use permission::{Permission, Permissions, Role, Roles};
 pub use problem::{FieldError, Problem};
 pub use takes::Takes;

@@ -22,6 +22,8 @@ pub enum Operation {
     ShowDetailedHealth,
     /// The description of this API.
     ShowOpenApi,
+    /// The public keys that access tokens are verified with.
+    ShowSigningKeys,
     /// Makes an account of one's own.
     Register,
     /// Trades a password for an access token.
@@ -30,14 +32,36 @@ pub enum Operation {
     Refresh,
     /// Ends the session.
     Logout,
+    /// Ends every session.
+    LogoutEverywhere,
+    /// One's own sessions.
+    ListSessions,
+    /// Ends one session.
+    EndSession,
     /// One's own profile.
     ShowMe,
     /// Replaces one's own password.
     ChangePassword,
+    /// Sets a password by a token that an admin handed out.
+    ResetPassword,
     /// A profile by user name: one's own, or anybody's for an admin.
     ShowProfile,
     /// Makes an API key.
     CreateApiKey,
+    /// One's own API keys, without their secrets.
+    ListApiKeys,
+    /// Gives an API key another secret.
+    RotateApiKey,
+    /// Ends an API key.
+    RevokeApiKey,
+    /// Every account, page by page.
+    ListUsers,
+    /// Makes an account for somebody.
+    CreateUser,
+    /// One account by its id.
+    ShowUser,
+    /// Changes roles, namespace or standing of an account, or lets its password be set anew.
+    ChangeUser,
     /// Reads memories, the best first.
     RecallMemories,
     /// Keeps a new memory.
@@ -71,6 +95,8 @@ pub enum InternalOperation {
     CheckLive,
     /// Hands over records from a gateway's spool.
     DeliverRecords,
+    /// Whose an API key is, and whether it lives.
+    ResolveApiKey,
 }
 
 /// Which credential an operation demands.
@@ -121,20 +147,32 @@ pub enum RecordedBy {
 
 impl Operation {
     /// Every operation there is.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 35] = [
         Self::ShowService,
         Self::ShowHealth,
         Self::ShowReadiness,
         Self::ShowDetailedHealth,
         Self::ShowOpenApi,
+        Self::ShowSigningKeys,
         Self::Register,
         Self::Login,
         Self::Refresh,
         Self::Logout,
+        Self::LogoutEverywhere,
+        Self::ListSessions,
+        Self::EndSession,
         Self::ShowMe,
         Self::ChangePassword,
+        Self::ResetPassword,
         Self::ShowProfile,
         Self::CreateApiKey,
+        Self::ListApiKeys,
+        Self::RotateApiKey,
+        Self::RevokeApiKey,
+        Self::ListUsers,
+        Self::CreateUser,
+        Self::ShowUser,
+        Self::ChangeUser,
         Self::RecallMemories,
         Self::RememberMemory,
         Self::ListClusters,
@@ -154,6 +192,10 @@ impl Operation {
             | Self::Login
             | Self::Refresh
             | Self::Logout
+            | Self::LogoutEverywhere
+            | Self::ResetPassword
+            | Self::RotateApiKey
+            | Self::CreateUser
             | Self::ChangePassword
             | Self::CreateApiKey
             | Self::RememberMemory
@@ -163,6 +205,11 @@ impl Operation {
             | Self::ShowReadiness
             | Self::ShowDetailedHealth
             | Self::ShowOpenApi
+            | Self::ShowSigningKeys
+            | Self::ListSessions
+            | Self::ListApiKeys
+            | Self::ListUsers
+            | Self::ShowUser
             | Self::ShowMe
             | Self::ShowProfile
             | Self::RecallMemories
@@ -173,6 +220,8 @@ impl Operation {
             | Self::CountAudit
             | Self::ListEventTypes
             | Self::ListSeverities => "GET",
+            Self::EndSession | Self::RevokeApiKey => "DELETE",
+            Self::ChangeUser => "PATCH",
         }
     }
 
@@ -184,14 +233,26 @@ impl Operation {
             Self::ShowReadiness => "/ready",
             Self::ShowDetailedHealth => "/health/detailed",
             Self::ShowOpenApi => "/openapi.json",
+            Self::ShowSigningKeys => "/.well-known/jwks.json",
             Self::Register => "/auth/register",
             Self::Login => "/auth/login",
             Self::Refresh => "/auth/refresh",
             Self::Logout => "/auth/logout",
+            Self::LogoutEverywhere => "/auth/logout-all",
+            Self::ListSessions => "/auth/sessions",
+            Self::EndSession => "/auth/sessions/{session_id}",
             Self::ShowMe => "/auth/me",
             Self::ChangePassword => "/auth/change-password",
+            Self::ResetPassword => "/auth/reset-password",
             Self::ShowProfile => "/auth/users/{username}",
             Self::CreateApiKey => "/auth/api-keys",
+            Self::ListApiKeys => "/auth/api-keys",
+            Self::RotateApiKey => "/auth/api-keys/{key_id}/rotate",
+            Self::RevokeApiKey => "/auth/api-keys/{key_id}",
+            Self::ListUsers => "/users",
+            Self::CreateUser => "/users",
+            Self::ShowUser => "/users/{user_id}",
+            Self::ChangeUser => "/users/{user_id}",
             Self::RecallMemories | Self::RememberMemory => "/memories",
             Self::ListClusters => "/clusters",
             Self::RunPolicies => "/policies/run",
@@ -212,14 +273,26 @@ impl Operation {
             Self::ShowReadiness => "show_readiness",
             Self::ShowDetailedHealth => "show_detailed_health",
             Self::ShowOpenApi => "show_open_api",
+            Self::ShowSigningKeys => "show_signing_keys",
             Self::Register => "register",
             Self::Login => "login",
             Self::Refresh => "refresh",
             Self::Logout => "logout",
+            Self::LogoutEverywhere => "logout_everywhere",
+            Self::ListSessions => "list_sessions",
+            Self::EndSession => "end_session",
             Self::ShowMe => "show_me",
             Self::ChangePassword => "change_password",
+            Self::ResetPassword => "reset_password",
             Self::ShowProfile => "show_profile",
             Self::CreateApiKey => "create_api_key",
+            Self::ListApiKeys => "list_api_keys",
+            Self::RotateApiKey => "rotate_api_key",
+            Self::RevokeApiKey => "revoke_api_key",
+            Self::ListUsers => "list_users",
+            Self::CreateUser => "create_user",
+            Self::ShowUser => "show_user",
+            Self::ChangeUser => "change_user",
             Self::RecallMemories => "recall_memories",
             Self::RememberMemory => "remember_memory",
             Self::ListClusters => "list_clusters",
@@ -241,11 +314,23 @@ impl Operation {
             | Self::ShowReadiness
             | Self::ShowDetailedHealth
             | Self::ShowOpenApi
+            | Self::ShowSigningKeys
+            | Self::ResetPassword
             | Self::Register
             | Self::Login => Demands::Nothing,
             Self::Refresh => Demands::Refresh,
             Self::Logout
             | Self::ShowMe
+            | Self::LogoutEverywhere
+            | Self::ListSessions
+            | Self::EndSession
+            | Self::ListApiKeys
+            | Self::RotateApiKey
+            | Self::RevokeApiKey
+            | Self::ListUsers
+            | Self::CreateUser
+            | Self::ShowUser
+            | Self::ChangeUser
             | Self::ChangePassword
             | Self::ShowProfile
             | Self::CreateApiKey
@@ -274,10 +359,20 @@ impl Operation {
             | Self::Login
             | Self::Refresh
             | Self::Logout
+            | Self::ShowSigningKeys
+            | Self::LogoutEverywhere
+            | Self::ListSessions
+            | Self::EndSession
+            | Self::ResetPassword
             | Self::ShowMe
             | Self::ChangePassword
             | Self::ShowProfile => None,
-            Self::CreateApiKey => Some(Permission::ManageOwnKeys),
+            Self::CreateApiKey | Self::ListApiKeys | Self::RotateApiKey | Self::RevokeApiKey => {
+                Some(Permission::ManageOwnKeys)
+            }
+            Self::ListUsers | Self::CreateUser | Self::ShowUser | Self::ChangeUser => {
+                Some(Permission::ManageUsers)
+            }
             Self::RecallMemories => Some(Permission::ReadMemories),
             Self::RememberMemory => Some(Permission::WriteMemories),
             Self::ListClusters => Some(Permission::ReadClusters),
@@ -291,14 +386,35 @@ impl Operation {
         }
     }
 
+    /// Whether an API key may ask for it. Sessions and passwords are for who logged in: a key that
+    /// was stolen must not lock its owner out, nor outlive its own end by a session.
+    pub const fn takes_api_keys(self) -> bool {
+        !matches!(
+            self,
+            Self::Refresh
+                | Self::Logout
+                | Self::LogoutEverywhere
+                | Self::ListSessions
+                | Self::EndSession
+                | Self::ChangePassword
+                | Self::CreateApiKey
+                | Self::RotateApiKey
+        )
+    }
+
     /// What it takes as its body. The bounds are those of the fields, with every character escaped.
     pub const fn takes(self) -> Takes {
         match self {
             Self::Login | Self::Refresh => Takes::UnlabelledJson(A_FEW_FIELDS),
             Self::Register
             | Self::Logout
+            | Self::LogoutEverywhere
             | Self::ChangePassword
+            | Self::ResetPassword
             | Self::CreateApiKey
+            | Self::RotateApiKey
+            | Self::CreateUser
+            | Self::ChangeUser
             | Self::RunPolicies => Takes::Json(A_FEW_FIELDS),
             Self::RememberMemory => Takes::Json(A_MEMORY),
             _ => Takes::Nothing,
@@ -312,25 +428,7 @@ impl Operation {
             | Self::RecallMemories
             | Self::RememberMemory
             | Self::ListClusters => Some(Permission::ManageUsers),
-            Self::ShowService
-            | Self::ShowHealth
-            | Self::ShowReadiness
-            | Self::ShowDetailedHealth
-            | Self::ShowOpenApi
-            | Self::Register
-            | Self::Login
-            | Self::Refresh
-            | Self::Logout
-            | Self::ShowMe
-            | Self::ChangePassword
-            | Self::CreateApiKey
-            | Self::RunPolicies
-            | Self::ReadAudit
-            | Self::ReadUserAudit
-            | Self::ReadSecurityAudit
-            | Self::CountAudit
-            | Self::ListEventTypes
-            | Self::ListSeverities => None,
+            _ => None,
         }
     }
 
@@ -345,14 +443,27 @@ impl Operation {
             | Self::Login
             | Self::Refresh
             | Self::ChangePassword
+            | Self::ResetPassword
+            | Self::RotateApiKey
             | Self::CreateApiKey => LimitClass::Credentials,
             Self::ShowOpenApi
+            | Self::ShowSigningKeys
+            | Self::ListSessions
+            | Self::ListApiKeys
             | Self::ShowMe
             | Self::ShowProfile
             | Self::RecallMemories
             | Self::ListClusters => LimitClass::Read,
-            Self::Logout | Self::RememberMemory => LimitClass::Write,
+            Self::Logout
+            | Self::LogoutEverywhere
+            | Self::EndSession
+            | Self::RevokeApiKey
+            | Self::RememberMemory => LimitClass::Write,
             Self::RunPolicies
+            | Self::ListUsers
+            | Self::CreateUser
+            | Self::ShowUser
+            | Self::ChangeUser
             | Self::ReadAudit
             | Self::ReadUserAudit
             | Self::ReadSecurityAudit
@@ -368,6 +479,7 @@ impl Operation {
             Self::ShowService
             | Self::ShowHealth
             | Self::ShowReadiness
+            | Self::ShowSigningKeys
             | Self::ShowDetailedHealth => AnsweredBy::Gateway,
             _ => AnsweredBy::Backend,
         }
@@ -380,17 +492,29 @@ impl Operation {
             | Self::ShowHealth
             | Self::ShowReadiness
             | Self::ShowDetailedHealth
+            | Self::ShowSigningKeys
             | Self::ShowOpenApi => RecordedBy::Nobody,
             Self::Register
             | Self::Login
             | Self::Refresh
             | Self::Logout
+            | Self::LogoutEverywhere
+            | Self::EndSession
+            | Self::ResetPassword
+            | Self::RotateApiKey
+            | Self::RevokeApiKey
+            | Self::CreateUser
+            | Self::ChangeUser
             | Self::ChangePassword
             | Self::CreateApiKey
             | Self::RememberMemory
             | Self::RunPolicies => RecordedBy::Backend,
             Self::ShowMe
             | Self::ShowProfile
+            | Self::ListSessions
+            | Self::ListApiKeys
+            | Self::ListUsers
+            | Self::ShowUser
             | Self::RecallMemories
             | Self::ListClusters
             | Self::ReadAudit
@@ -410,16 +534,26 @@ impl Operation {
             | Self::ShowHealth
             | Self::ShowReadiness
             | Self::ShowDetailedHealth
+            | Self::ShowSigningKeys
             | Self::ShowOpenApi => return None,
             Self::Register => (EventType::UserCreated, Action::Create, Resource::User),
             Self::Login => (EventType::LoginSucceeded, Action::Create, Resource::Session),
-            Self::Refresh => (EventType::TokenCreated, Action::Update, Resource::Session),
-            Self::Logout => (EventType::LoggedOut, Action::Delete, Resource::Session),
-            Self::ShowMe | Self::ShowProfile => {
+            Self::Refresh => (EventType::TokenRefreshed, Action::Update, Resource::Session),
+            Self::Logout | Self::LogoutEverywhere | Self::EndSession => {
+                (EventType::LoggedOut, Action::Delete, Resource::Session)
+            }
+            Self::ListSessions => (EventType::AccessGranted, Action::Read, Resource::Session),
+            Self::ShowMe | Self::ShowProfile | Self::ListUsers | Self::ShowUser => {
                 (EventType::AccessGranted, Action::Read, Resource::User)
             }
+            Self::CreateUser => (EventType::UserCreated, Action::Create, Resource::User),
+            Self::ChangeUser => (EventType::UserUpdated, Action::Update, Resource::User),
+            Self::ResetPassword => (EventType::PasswordReset, Action::Update, Resource::User),
             Self::ChangePassword => (EventType::PasswordChanged, Action::Update, Resource::User),
-            Self::CreateApiKey => (EventType::TokenCreated, Action::Create, Resource::ApiKey),
+            Self::CreateApiKey => (EventType::KeyCreated, Action::Create, Resource::ApiKey),
+            Self::RotateApiKey => (EventType::KeyRotated, Action::Update, Resource::ApiKey),
+            Self::RevokeApiKey => (EventType::KeyRevoked, Action::Delete, Resource::ApiKey),
+            Self::ListApiKeys => (EventType::AccessGranted, Action::Read, Resource::ApiKey),
             Self::RecallMemories => (EventType::MemoryRetrieved, Action::Read, Resource::Memory),
             Self::RememberMemory => (EventType::MemoryCreated, Action::Create, Resource::Memory),
             Self::ListClusters => (EventType::ClusterRetrieved, Action::Read, Resource::Cluster),
@@ -466,14 +600,19 @@ impl Operation {
 
 impl InternalOperation {
     /// Every internal operation there is.
-    pub const ALL: [Self; 4] =
-        [Self::ProbeHealth, Self::FollowRevocations, Self::CheckLive, Self::DeliverRecords];
+    pub const ALL: [Self; 5] = [
+        Self::ProbeHealth,
+        Self::FollowRevocations,
+        Self::CheckLive,
+        Self::DeliverRecords,
+        Self::ResolveApiKey,
+    ];
 
     /// The HTTP method that asks for it.
     pub const fn method(self) -> &'static str {
         match self {
             Self::ProbeHealth | Self::FollowRevocations | Self::CheckLive => "GET",
-            Self::DeliverRecords => "POST",
+            Self::DeliverRecords | Self::ResolveApiKey => "POST",
         }
     }
 
@@ -484,6 +623,7 @@ impl InternalOperation {
             Self::FollowRevocations => "/internal/revocations",
             Self::CheckLive => "/internal/live",
             Self::DeliverRecords => BATCH_PATH,
+            Self::ResolveApiKey => "/internal/api-key",
         }
     }
 
@@ -494,6 +634,7 @@ impl InternalOperation {
             Self::FollowRevocations => "internal_follow_revocations",
             Self::CheckLive => "internal_check_live",
             Self::DeliverRecords => "internal_deliver_records",
+            Self::ResolveApiKey => "internal_resolve_api_key",
         }
     }
 }

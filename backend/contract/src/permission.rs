@@ -39,6 +39,10 @@ pub enum Role {
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct Roles(u8);
 
+/// A set of permissions, as an API key is given it.
+#[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
+pub struct Permissions(u16);
+
 impl Permission {
     /// Every permission there is.
     pub const ALL: [Self; 7] = [
@@ -62,6 +66,57 @@ impl Permission {
             Self::ReadAudit => "audit:read",
             Self::ManageUsers => "users:manage",
         }
+    }
+}
+
+impl Permission {
+    /// The permission called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|permission| permission.name() == name)
+    }
+
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+impl Permissions {
+    /// The set that `bits` stands for, unless it has a bit that stands for no permission.
+    pub fn from_bits(bits: u16) -> Option<Self> {
+        let known = Permission::ALL.into_iter().fold(0, |known, each| known | each.bit());
+        (bits & !known == 0).then_some(Self(bits))
+    }
+
+    /// The set as bits, for the assertion.
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// Whether `permission` is in the set.
+    pub const fn contains(self, permission: Permission) -> bool {
+        self.0 & permission.bit() != 0
+    }
+
+    /// What is in both sets.
+    pub const fn within(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The permissions, in order.
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL.into_iter().filter(move |permission| self.contains(*permission))
+    }
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
+        Self(permissions.into_iter().fold(0, |bits, permission| bits | permission.bit()))
+    }
+}
+
+impl fmt::Debug for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
     }
 }
 
@@ -118,6 +173,11 @@ impl Roles {
     /// Whether any role in the set allows `permission`.
     pub fn allow(self, permission: Permission) -> bool {
         self.iter().any(|role| role.allows(permission))
+    }
+
+    /// Everything that any role in the set allows.
+    pub fn permissions(self) -> Permissions {
+        Permission::ALL.into_iter().filter(|permission| self.allow(*permission)).collect()
     }
 
     /// The roles, the strongest first.

@@ -75,7 +75,7 @@ impl Revocation {
         let revoked = match space {
             "jti" => Revoked::Token(canonical_uuid(value)?),
             "sid" => Revoked::Session(canonical_uuid(value)?),
-            "key" if is_key_id(value) => Revoked::Key(KeyId(value.to_owned())),
+            "key" => Revoked::Key(KeyId::parse(value)?),
             "gen" => Revoked::Before(value.parse().ok()?),
             _ => return None,
         };
@@ -121,10 +121,6 @@ impl Revocation {
 
 fn canonical_uuid(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok().filter(|id| id.to_string() == text)
-}
-
-fn is_key_id(text: &str) -> bool {
-    text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

@@ -1,15 +1,25 @@
 //! Accounts and tokens, as clients ask for them.
 
+mod api_keys;
 mod login;
 mod password;
+mod refresh;
 mod registration;
+mod sessions;
 
 use axum::http::StatusCode;
 use memoric_contract::{FieldError, Roles, UserId, audit::Resource};
 use secrecy::SecretString;
 use serde::Serialize;
 
-pub(super) use self::{login::login, password::change_password, registration::register};
+pub(super) use self::{
+    api_keys::{create_api_key, list_api_keys, revoke_api_key, rotate_api_key},
+    login::login,
+    password::change_password,
+    refresh::refresh,
+    registration::register,
+    sessions::{end_session, list_sessions, logout, logout_everywhere},
+};
 use super::{Answer, deny, json};
 use crate::{
     app::App,

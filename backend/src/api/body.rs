@@ -1,7 +1,9 @@
 //! What a client sent, read whole, and field by field where it is JSON about people.
 
+use std::ops::RangeInclusive;
+
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody as _},
     http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -31,6 +33,19 @@ pub(super) async fn fields<T>(
 ) -> Result<T, ApiError> {
     let body = read(headers, body, operation).await?;
     take(Sent::parse(&body)?)
+}
+
+/// The same of a body that may be absent, and is `None` then.
+pub(super) async fn maybe_fields<T>(
+    headers: &HeaderMap,
+    body: Body,
+    operation: Operation,
+    take: impl FnOnce(Sent<'_>) -> Result<T, ApiError>,
+) -> Result<Option<T>, ApiError> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    fields(headers, body, operation, take).await.map(Some)
 }
 
 /// The whole body, if it is called what `operation` takes and is not larger.
@@ -88,6 +103,32 @@ impl<'a> Sent<'a> {
         self.text(field).map(SecretString::from)
     }
 
+    /// A whole number within `range`, or `default` where there is none.
+    pub(super) fn number(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> Option<u64> {
+        let Some(member) = self.member(field).map(RawValue::get).filter(|text| *text != "null")
+        else {
+            return Some(default);
+        };
+        let number = member.parse().ok().filter(|number| range.contains(number));
+        let (least, most) = (range.start(), range.end());
+        let message = format!("Input should be a whole number from {least} to {most}");
+        self.judged(number.ok_or_else(|| FieldError::new(field, "out_of_range", &message)))
+    }
+
+    /// A list of texts that may be absent, or null.
+    pub(super) fn maybe_texts(&mut self, field: &'static str) -> Option<Option<Vec<String>>> {
+        let Some(member) = self.member(field).filter(|member| member.get() != "null") else {
+            return Some(None);
+        };
+        let read = members::texts(field, member);
+        self.judged(read).map(Some)
+    }
+
     /// What a rule made of a field, or the fault that it found.
     pub(super) fn judged<T>(&mut self, judged: Result<T, FieldError>) -> Option<T> {
         judged.map_err(|fault| self.faults.push(fault)).ok()
@@ -105,8 +146,20 @@ impl<'a> Sent<'a> {
 }
 
 /// The fields that some operation reads in this way.
-const KNOWN: [&str; 6] =
-    ["email", "full_name", "new_password", "old_password", "password", "username"];
+const KNOWN: [&str; 12] = [
+    "allowed_addresses",
+    "email",
+    "expires_days",
+    "full_name",
+    "name",
+    "new_password",
+    "old_password",
+    "overlap_seconds",
+    "password",
+    "refresh_token",
+    "scopes",
+    "username",
+];
 
 #[cfg(test)]
 mod tests {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
-use memoric_contract::PresentedBy;
+use axum::{body::Body, http::StatusCode};
+use memoric_contract::{PresentedBy, api_key::Verdict};
 use serde_json::json;
 
-use super::{Answer, json, query::Asked};
+use super::{Answer, body, json, query::Asked};
 use crate::{app::App, caller::Call};
 
 /// Whether the backend can serve.
@@ -54,11 +54,28 @@ pub(super) async fn check_live(app: &App, call: &Call) -> Answer {
         PresentedBy::AccessToken { jti, sid, generation, .. } => {
             app.store.is_live(identity.user, *jti, *sid, *generation).await?
         }
-        // There are none yet, so none of them lives.
-        PresentedBy::ApiKey(_) => false,
+        PresentedBy::ApiKey { id, .. } => app.store.is_key_live(identity.user, id).await?,
     };
     Ok(json(StatusCode::OK, &json!({ "live": live })))
 }
+
+/// Whose an API key is, and whether it lives.
+///
+/// The gateway has checked the key's MAC already; who forges that has the check key, and must still
+/// hit the hash.
+pub(super) async fn resolve_api_key(app: &App, body: Body) -> Answer {
+    let text = body::whole(body, LONGEST_KEY).await?;
+    let key = std::str::from_utf8(&text).ok().and_then(|text| app.api_keys.read(text).ok());
+    let standing = match key {
+        Some(key) => app.store.resolve_key(key.id(), app.api_keys.hash(&key)).await?,
+        None => None,
+    };
+    let verdict = standing.map_or(Verdict::Unknown, |standing| Verdict::Lives(Box::new(standing)));
+    Ok(json(StatusCode::OK, &verdict))
+}
+
+/// Bytes of an API key, and more than it has.
+const LONGEST_KEY: usize = 128;
 
 /// Bytes of a cursor: four numbers of 64 bits.
 const LONGEST_CURSOR: usize = 128;

@@ -13,6 +13,7 @@ use http_body_util::BodyExt as _;
 use memoric_config::schema::Registration;
 use memoric_contract::{
     ASSERTION_HEADER, AnsweredBy, Assertion, AssertionKey, Caller, Demands, Identity, Role, Roles,
+    api_key::CheckKey,
     revocation::FeedPage,
     token::{TokenKeys, TokenSigner},
 };
@@ -25,12 +26,14 @@ mod trail;
 
 use super::*;
 use crate::{
+    api_keys::ApiKeys,
     audit::Scribe,
     backend::{ensure_right_key, ring_key, service_secrets},
     config::EncryptionKey,
     passwords::Passwords,
     revocation::Courier,
     seal::{Keyring, Sealing},
+    sessions::{Lives, Sessions},
     store::fixture::World,
     tokens::Tokens,
     vault::Vault,
@@ -57,6 +60,11 @@ async fn what_is_not_built_yet_says_so() {
                 each,
                 Operation::Register
                     | Operation::Login
+                    | Operation::Refresh
+                    | Operation::Logout
+                    | Operation::LogoutEverywhere
+                    | Operation::ListSessions
+                    | Operation::EndSession
                     | Operation::ShowMe
                     | Operation::ChangePassword
                     | Operation::ShowProfile
@@ -433,6 +441,9 @@ async fn what_another_backend_revokes_is_told_soon_though_a_transaction_stays_op
     }
 }
 
+const LIVES: Lives =
+    Lives { idle: Duration::from_secs(7 * 24 * 3600), life: Duration::from_secs(30 * 24 * 3600) };
+
 /// An API with a database of its own, in which there are Alice and Bob.
 struct Desk {
     api: Api,
@@ -448,14 +459,16 @@ impl Desk {
         let key = EncryptionKey::Given(random_key().into());
         let ring = Keyring::new(ring_key(&key).unwrap(), Vec::new());
         ensure_right_key(&store, &ring).await.unwrap();
-        let secrets = service_secrets(&store, &ring).await.unwrap();
+        let secrets = Arc::new(service_secrets(&store, &ring).await.unwrap());
         let vault = Arc::new(Vault::new(ring));
         let metrics = Arc::new(Metrics::new().unwrap());
         // Nobody listens there: what is committed must not depend on it.
         let redis = redis::Client::open("redis+unix:///nowhere/redis.sock").unwrap();
         let failures = metrics.courier_failures.clone();
         let app = App {
-            scribe: Scribe::new(Arc::clone(&vault), Arc::new(secrets), store.clone()),
+            scribe: Scribe::new(Arc::clone(&vault), Arc::clone(&secrets), store.clone()),
+            api_keys: Arc::new(ApiKeys::new(CheckKey::new([7; 32]), Arc::clone(&secrets))),
+            sessions: Arc::new(Sessions::new(secrets, LIVES)),
             passwords: Passwords::new(NonZeroUsize::MIN, 64).unwrap(),
             tokens: Arc::new(Tokens::new(TokenSigner::hs256(SECRET), Duration::from_secs(3600))),
             courier: Arc::new(Courier::new(redis, String::new(), failures).unwrap()),
@@ -602,7 +615,7 @@ impl Desk {
             user: UserId(user),
             roles: [role].into_iter().collect::<Roles>(),
             namespace: None,
-            presented: memoric_contract::PresentedBy::AccessToken {
+            presented: PresentedBy::AccessToken {
                 jti: uuid::Uuid::from_u128(1),
                 sid: uuid::Uuid::from_u128(2),
                 ctr: 0,

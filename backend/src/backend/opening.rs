@@ -3,12 +3,13 @@
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
 
 use memoric_config::Invalid;
-use memoric_contract::token::TokenSigner;
+use memoric_contract::{api_key::CheckKey, token::TokenSigner};
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     accounts::{self, AccountError, FirstAdminIs},
+    api_keys::ApiKeys,
     app::App,
     audit::Scribe,
     config::{Config, EncryptionKey},
@@ -20,6 +21,7 @@ use crate::{
         KeyFileError, KeyTextError, Keyring, RingKey, SealError, Sealing, ServiceError, ServiceKey,
         ServiceSecrets,
     },
+    sessions::Sessions,
     store::{Pools, Store, StoreError, TlsError},
     tokens::Tokens,
     vault::Vault,
@@ -103,7 +105,12 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
 
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let app = App {
-        scribe: Scribe::new(Arc::clone(&vault), secrets, store.clone()),
+        scribe: Scribe::new(Arc::clone(&vault), Arc::clone(&secrets), store.clone()),
+        api_keys: Arc::new(ApiKeys::new(
+            CheckKey::new(*config.check_key.expose()),
+            Arc::clone(&secrets),
+        )),
+        sessions: Arc::new(Sessions::new(secrets, config.sessions)),
         passwords: Passwords::new(cores, config.password_queue.get())?,
         tokens: Arc::new(Tokens::new(
             TokenSigner::hs256(config.signing_secret.expose()),

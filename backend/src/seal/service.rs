@@ -1,6 +1,6 @@
 //! Secrets of the service itself, which outlive the ring that wraps them.
 
-use memoric_contract::FieldWriter;
+use memoric_contract::{FieldWriter, KeyPurpose, key_id};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -25,7 +25,10 @@ pub(crate) struct ServiceSecret(Key);
 
 /// Every secret of the service, opened.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the bytes are fixed from the first; what writes them comes later")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the bytes are fixed from the first; what writes them comes later")
+)]
 pub(crate) struct ServiceSecrets {
     pub(crate) api_key_pepper: ServiceSecret,
     pub(crate) refresh_ring: ServiceSecret,
@@ -56,6 +59,11 @@ impl ServiceKey {
 impl ServiceSecret {
     pub(super) fn new(key: Key) -> Self {
         Self(key)
+    }
+
+    /// Names it, for what is authenticated with it.
+    pub(crate) fn id(&self, purpose: KeyPurpose) -> [u8; 8] {
+        key_id(self.0.expose(), purpose)
     }
 
     /// HMAC-SHA256 of a message under this secret.
@@ -96,7 +104,7 @@ impl ServiceSecrets {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -150,7 +158,7 @@ mod tests {
         assert_ne!(hash, secrets.audit_hash("username", "203.0.113.7"), "another label");
     }
 
-    fn known() -> ServiceSecrets {
+    pub(crate) fn known() -> ServiceSecrets {
         let key = || {
             ServiceSecret::new(
                 Key::from_slice(&std::array::from_fn::<u8, 32, _>(|n| n as u8)).unwrap(),

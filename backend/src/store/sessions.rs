@@ -1,13 +1,21 @@
-//! Sessions: begun by a login, alive until they or their user's generation end.
+//! Sessions: begun by a login, carried on by refresh tokens, ended by their owner, by time or by theft.
 
-use memoric_contract::UserId;
+use std::time::Duration;
+
+use memoric_contract::{
+    UserId,
+    revocation::{Revocation, Revoked},
+};
+use time::OffsetDateTime;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, fitting, sole,
+    Store, StoreError, first, fitting, mismatch, sole,
     trail::{Appended, done},
+    users::ended,
 };
-use crate::audit::Entry;
+use crate::{audit::Entry, scope::Scope, sessions::Lives};
 
 /// A session to be.
 #[derive(Clone)]
@@ -22,6 +30,38 @@ pub(crate) struct NewSession {
     pub(crate) seed: [u8; 32],
     /// Address and user agent, sealed.
     pub(crate) personal: Option<Vec<u8>>,
+}
+
+/// A session that lives, as its owner sees it.
+pub(crate) struct SessionRow {
+    /// Its id.
+    pub(crate) id: Uuid,
+    /// When it began.
+    pub(crate) created_at: OffsetDateTime,
+    /// When it was refreshed last.
+    pub(crate) last_used_at: OffsetDateTime,
+    /// When it ends unless it is refreshed.
+    pub(crate) ends_at: OffsetDateTime,
+    /// Address and user agent at its beginning, sealed.
+    pub(crate) personal: Option<Vec<u8>>,
+}
+
+/// What came of a refresh token whose MAC was right.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Refreshed {
+    /// The session goes on with the token of `counter`, which is new or was given before.
+    On {
+        /// The counter of the token to give.
+        counter: u32,
+        /// When the session ends unless it is refreshed.
+        ends_at: OffsetDateTime,
+    },
+    /// An older copy of a token came late. Nothing happened.
+    Late,
+    /// The token is in other hands too, and the session has ended.
+    Reused(Revocation),
+    /// The session has ended before.
+    Ended,
 }
 
 impl Store {
@@ -58,7 +98,145 @@ impl Store {
         let rows = self.pools.auth.call(SQL, &[&user.0, &token, &session, &generation]).await?;
         Ok(sole(rows)?.try_get(0)?)
     }
+
+    /// Whose the session is, and the random value that its refresh tokens are made with.
+    pub(crate) async fn find_session(
+        &self,
+        session: Uuid,
+    ) -> Result<Option<(UserId, Vec<u8>)>, StoreError> {
+        const SQL: &str = "SELECT user_id, seed FROM credentials.find_session($1)";
+        let found = first(self.pools.auth.call(SQL, &[&session]).await?);
+        found.map(|row| Ok((UserId(row.try_get("user_id")?), row.try_get("seed")?))).transpose()
+    }
+
+    /// Carries `session`, which is `user`'s, on from the refresh token of `presented`, and appends the one of the records
+    /// that says what came of it.
+    pub(crate) async fn refresh(
+        &self,
+        (session, user): (Uuid, UserId),
+        presented: u32,
+        lives: Lives,
+        (refreshed, reused): (&Entry, &Entry),
+    ) -> Result<Refreshed, StoreError> {
+        const SQL: &str = "\
+            SELECT outcome, counter, ends_at, revoked_until
+            FROM credentials.refresh($1, $2, make_interval(secs => $3), make_interval(secs => $4), make_interval(secs => $5), $6, $7)";
+        // No token of ours has a counter beyond what the database can count.
+        let Ok(presented) = i32::try_from(presented) else { return Ok(Refreshed::Ended) };
+        let (appended, or_appended) = (Appended::new(refreshed), Appended::new(reused));
+        let seconds = [lives.idle, lives.life, OVERLAP].map(|span| span.as_secs_f64());
+        let [idle, life, overlap] = &seconds;
+        let rows = self
+            .pools
+            .auth
+            .call(SQL, &[&session, &presented, idle, life, overlap, &appended, &or_appended])
+            .await?;
+        let came_of_it = Refreshed::read(&sole(rows)?, session, user)?;
+        match came_of_it {
+            Refreshed::On { .. } => refreshed.note_written(),
+            Refreshed::Reused(_) => reused.note_written(),
+            Refreshed::Late | Refreshed::Ended => {}
+        }
+        Ok(came_of_it)
+    }
+
+    /// Notes that the answer which brought an access token of `counter` has arrived.
+    pub(crate) async fn note_received(
+        &self,
+        session: Uuid,
+        counter: u32,
+    ) -> Result<(), StoreError> {
+        const SQL: &str = "SELECT credentials.note_received($1, $2)";
+        let counter: i32 = fitting(counter)?;
+        self.pools.auth.call(SQL, &[&session, &counter]).await?;
+        Ok(())
+    }
+
+    /// Ends one of the owner's sessions. `None`: they have no such session, or it has ended.
+    pub(crate) async fn end_session(
+        &self,
+        scope: &Scope,
+        session: Uuid,
+        entry: &Entry,
+    ) -> Result<Option<Revocation>, StoreError> {
+        const SQL: &str = "SELECT revoked_until FROM credentials.end_session($1, $2, $3, $4, $5)";
+        let (owner, record) = (scope.owner(), Appended::new(entry));
+        let act = scope.context().purpose;
+        let scoped = self.pools.auth.scoped(scope.context());
+        let rows = scoped.write(SQL, &[&act, &owner.0, &session, &record]).await?;
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        revoked(owner, session, row.try_get("revoked_until")?).map(Some)
+    }
+
+    /// Ends all of the owner's sessions. `None`: there is no such user.
+    pub(crate) async fn end_sessions(
+        &self,
+        scope: &Scope,
+        entry: &Entry,
+    ) -> Result<Option<Revocation>, StoreError> {
+        const SQL: &str = "SELECT generation, expires_at FROM credentials.end_sessions($1, $2, $3)";
+        let (owner, record) = (scope.owner(), Appended::new(entry));
+        let scoped = self.pools.auth.scoped(scope.context());
+        let rows = scoped.write(SQL, &[&owner.0, &record]).await?;
+        ended(owner, rows, entry)
+    }
+
+    /// The owner's sessions that live, the one used last first.
+    pub(crate) async fn sessions(
+        &self,
+        scope: &Scope,
+        lives: Lives,
+    ) -> Result<Vec<SessionRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT id, created_at, last_used_at, ends_at, personal
+            FROM credentials.list_sessions($1, $2, make_interval(secs => $3), make_interval(secs => $4), $5)";
+        let (owner, idle, life) =
+            (scope.owner(), lives.idle.as_secs_f64(), lives.life.as_secs_f64());
+        let scoped = self.pools.auth.scoped(scope.context());
+        let rows = scoped.write(SQL, &[&owner.0, &idle, &life, &MOST]).await?;
+        rows.iter().map(SessionRow::read).collect()
+    }
 }
+
+impl Refreshed {
+    fn read(row: &Row, session: Uuid, user: UserId) -> Result<Self, StoreError> {
+        match row.try_get("outcome")? {
+            "advanced" | "repeated" => Ok(Self::On {
+                counter: fitting(row.try_get::<_, i32>("counter")?)?,
+                ends_at: row.try_get("ends_at")?,
+            }),
+            "late" => Ok(Self::Late),
+            "reused" => Ok(Self::Reused(revoked(user, session, row.try_get("revoked_until")?)?)),
+            "ended" => Ok(Self::Ended),
+            _ => Err(mismatch("an outcome that is none")),
+        }
+    }
+}
+
+impl SessionRow {
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            created_at: row.try_get("created_at")?,
+            last_used_at: row.try_get("last_used_at")?,
+            ends_at: row.try_get("ends_at")?,
+            personal: row.try_get("personal")?,
+        })
+    }
+}
+
+fn revoked(user: UserId, session: Uuid, until: OffsetDateTime) -> Result<Revocation, StoreError> {
+    let expires_at = fitting(until.unix_timestamp())?;
+    Ok(Revocation { user, revoked: Revoked::Session(session), expires_at })
+}
+
+/// How long the token before the newest is good, even where its successor has arrived: for two
+/// requests of one client that cross.
+const OVERLAP: Duration = Duration::from_secs(10);
+
+/// Sessions that are shown.
+const MOST: i32 = 1_000;
 
 #[cfg(test)]
 mod tests {

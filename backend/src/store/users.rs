@@ -270,7 +270,11 @@ fn console(purpose: &'static str, target: UserId) -> Context {
 }
 
 /// What a new generation of a user ends, if there is one, and with it what `entry` says.
-fn ended(user: UserId, rows: Vec<Row>, entry: &Entry) -> Result<Option<Revocation>, StoreError> {
+pub(super) fn ended(
+    user: UserId,
+    rows: Vec<Row>,
+    entry: &Entry,
+) -> Result<Option<Revocation>, StoreError> {
     let Some(row) = first(rows) else { return Ok(None) };
     entry.note_written();
     let generation: i64 = row.try_get("generation")?;

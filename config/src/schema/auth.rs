@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 pub struct Auth {
     /// Life of an access token in seconds, 60 to 86400.
     pub access_token_ttl: u64,
+    /// Seconds after which a session that is not refreshed ends, 3600 to 7776000.
+    pub session_idle: u64,
+    /// Seconds after which a session ends however often it is refreshed, 3600 to 7776000.
+    pub session_life: u64,
     /// Whether strangers may make themselves an account.
     pub registration: Registration,
     /// Passwords that may wait to be hashed, at least 1; beyond it, 503.
@@ -27,6 +31,12 @@ pub enum Registration {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { access_token_ttl: 3600, registration: Registration::Closed, password_queue: 64 }
+        Self {
+            access_token_ttl: 3600,
+            session_idle: 7 * 24 * 3600,
+            session_life: 30 * 24 * 3600,
+            registration: Registration::Closed,
+            password_queue: 64,
+        }
     }
 }

@@ -43,8 +43,18 @@ impl List {
                         .get(&identity.user)
                         .is_some_and(|(lowest, _)| generation < lowest)
             }
-            PresentedBy::ApiKey(id) => entries.keys.contains_key(id),
+            PresentedBy::ApiKey { id, .. } => entries.keys.contains_key(id),
         }
+    }
+
+    /// Whether nothing has ended `identity`'s generation.
+    pub(super) fn is_current(&self, identity: &Identity) -> bool {
+        let generation = match identity.presented {
+            PresentedBy::AccessToken { generation, .. }
+            | PresentedBy::ApiKey { generation, .. } => generation,
+        };
+        let entries = self.read();
+        entries.generations.get(&identity.user).is_none_or(|(lowest, _)| generation >= *lowest)
     }
 
     pub(super) fn add(&self, revocation: Revocation) {

@@ -1,7 +1,5 @@
 //! A login: a password traded for an access token.
 
-use std::time::SystemTime;
-
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
     Operation, Roles, UserId,
@@ -11,8 +9,12 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
-use super::super::{Answer, body, json, recorded};
+use super::{
+    super::{Answer, body, json, recorded},
+    refresh::{Pair, access_token},
+};
 use crate::{
     app::App,
     audit::{self, Named},
@@ -22,16 +24,20 @@ use crate::{
     passwords::Verdict,
     people::LoginName,
     store::{Account, NewSession},
-    tokens::Bearer,
 };
 
 /// The answer to a login.
 #[derive(Serialize)]
 struct LoggedIn<'a> {
-    access_token: &'a str,
-    token_type: &'static str,
-    expires_in: u64,
+    #[serde(flatten)]
+    pair: Pair<'a>,
     user: FullProfile<'a>,
+}
+
+/// A session that has just begun.
+struct Begun {
+    access_token: String,
+    refresh_token: Zeroizing<String>,
 }
 
 /// An account as a login shows it: the same and a little more.
@@ -74,10 +80,15 @@ pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer 
     if upgrade {
         upgrade_hash(app, call, able, password).await;
     }
-    let user = FullProfile::of(able);
-    let expires_in = app.tokens.ttl().as_secs();
-    let answer = LoggedIn { access_token: &session, token_type: "bearer", expires_in, user };
-    Ok(json(StatusCode::OK, &answer))
+    let lives = app.sessions.lives();
+    let pair = Pair {
+        access_token: &session.access_token,
+        token_type: "bearer",
+        expires_in: app.tokens.ttl().as_secs(),
+        refresh_token: &session.refresh_token,
+        refresh_expires_in: lives.idle.min(lives.life).as_secs(),
+    };
+    Ok(json(StatusCode::OK, &LoggedIn { pair, user: FullProfile::of(able) }))
 }
 
 impl<'a> FullProfile<'a> {
@@ -123,23 +134,19 @@ async fn verify(
     Ok(verdict)
 }
 
-/// Begins a session for who has just proved to be `account`, and returns its first access token.
+/// Begins a session for who has just proved to be `account`, and returns its first tokens.
 /// `None`: the account has changed since it was read.
 async fn begin_session(
     app: &App,
     call: &Call,
     account: &Account,
-) -> Result<Option<String>, ApiError> {
+) -> Result<Option<Begun>, ApiError> {
     let id = Uuid::new_v4();
-    let bearer = Bearer {
-        user: account.id,
-        roles: account.roles,
-        namespace: account.namespace.clone(),
-        generation: account.generation,
-        session: id,
-        counter: 0,
+    let seed = random_seed().map_err(ApiError::unwritable)?;
+    let begun = Begun {
+        access_token: access_token(app, account, id, FIRST)?,
+        refresh_token: app.sessions.token(id, FIRST, &seed),
     };
-    let token = app.tokens.mint(&bearer, SystemTime::now()).map_err(ApiError::unwritable)?;
 
     let record = Record { session: Some(id), ..success(call, account) };
     let entry = app.scribe.entry(record, call, Named::Known(&account.username)).await?;
@@ -147,11 +154,11 @@ async fn begin_session(
         id,
         user: account.id,
         generation: account.generation,
-        seed: random_seed().map_err(ApiError::unwritable)?,
+        seed,
         personal: app.scribe.session(id, account.id, call).await?,
     };
     let began = app.store.start_session(&session, &entry).await?;
-    Ok(began.then_some(token))
+    Ok(began.then_some(begun))
 }
 
 /// Puts a hash of today's kind in the place of an older one. A login does not fail for want of it.
@@ -197,6 +204,9 @@ async fn login_failed(app: &App, call: &Call, account: Option<&Account>, typed: 
     let named = account.map_or(Named::Unknown(typed), |account| Named::Known(&account.username));
     recorded(app, call, record, named, ApiError::InvalidCredentials).await
 }
+
+/// How often a session has been refreshed that has just begun.
+const FIRST: u32 = 0;
 
 /// What refresh tokens of the session will be made with.
 fn random_seed() -> Result<[u8; 32], getrandom::Error> {

@@ -343,7 +343,7 @@ fn payload(frame: &[u8]) -> &[u8] {
 fn session(identity: &Identity) -> Uuid {
     match &identity.presented {
         PresentedBy::AccessToken { sid, .. } => *sid,
-        PresentedBy::ApiKey(_) => panic!("a key"),
+        PresentedBy::ApiKey { .. } => panic!("a key"),
     }
 }
 

@@ -1,0 +1,220 @@
+//! API keys as their owner makes, sees, renews and ends them.
+
+use std::time::Duration;
+
+use axum::{body::Body, http::StatusCode};
+use memoric_contract::{
+    FieldError, KeyId, Operation, Permission, Permissions, UserId,
+    audit::{Action, EventType, Record, Resource},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use super::super::{
+    Answer,
+    body::{self, Sent},
+    json,
+};
+use crate::{
+    api_keys::Network,
+    app::App,
+    audit::{self, Named},
+    caller::Call,
+    error::ApiError,
+    memories::stored_time,
+    scope::Scope,
+    store::{ApiKeyRow, NewApiKey},
+};
+
+/// A key as its owner sees it. Its secret is shown once, when it is made.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: &'a str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<&'a str>,
+    scopes: Vec<&'static str>,
+    allowed_addresses: &'a [String],
+    created_at: String,
+    expires_at: String,
+    last_used_at: Option<String>,
+    /// Until when the secret before the last rotation is good.
+    previous_expires_at: Option<String>,
+}
+
+/// What a key is to be like.
+struct Wanted {
+    name: String,
+    life: Duration,
+    scopes: Option<Permissions>,
+    allowed_addresses: Vec<String>,
+}
+
+/// Makes a key, and shows it this once.
+pub(in crate::api) async fn create_api_key(app: &App, call: &Call, body: Body) -> Answer {
+    let wanted = body::fields(call.headers(), body, Operation::CreateApiKey, Wanted::take).await?;
+    let own = call.identity()?.roles.permissions();
+    let scopes = wanted.scopes.unwrap_or(own);
+    if scopes.within(own) != scopes {
+        return Err(ApiError::field("scopes", "not_yours", "Scopes should be among one's own"));
+    }
+
+    let (scope, key) = (Scope::of(call)?, app.api_keys.mint().map_err(ApiError::unwritable)?);
+    let record = Record {
+        metadata: Some(json!({ "scopes": names(scopes) })),
+        ..about(call, scope.owner(), EventType::KeyCreated, Action::Create)
+    };
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let new = NewApiKey {
+        id: key.id(),
+        name: &wanted.name,
+        hash: app.api_keys.hash(&key),
+        scopes,
+        allowed_addresses: &wanted.allowed_addresses,
+        life: wanted.life,
+    };
+    let made = app.store.create_key(&scope, &new, &entry).await?.ok_or(ApiError::TooManyKeys)?;
+    Ok(json(StatusCode::CREATED, &Shown::with(&made, Some(key.expose()))))
+}
+
+/// One's own keys that live, without their secrets.
+pub(in crate::api) async fn list_api_keys(app: &App, call: &Call) -> Answer {
+    let rows = app.store.api_keys(&Scope::of(call)?).await?;
+    let shown: Vec<_> = rows.iter().map(|row| Shown::with(row, None)).collect();
+    Ok(json(StatusCode::OK, &json!({ "api_keys": shown })))
+}
+
+/// Gives a key another secret, and shows it this once. The one before is good for a while.
+pub(in crate::api) async fn rotate_api_key(app: &App, call: &Call, body: Body) -> Answer {
+    let overlap =
+        body::maybe_fields(call.headers(), body, Operation::RotateApiKey, take_overlap).await?;
+    let overlap = overlap.unwrap_or(USUAL_OVERLAP);
+    let (scope, id) = (Scope::of(call)?, key_id(call.segment(ROTATED))?);
+
+    let key = app.api_keys.mint_again(id).map_err(ApiError::unwritable)?;
+    let record = about(call, scope.owner(), EventType::KeyRotated, Action::Update);
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let secret = (app.api_keys.hash(&key), Duration::from_secs(overlap));
+    let rotated = app.store.rotate_key(&scope, key.id(), secret, &entry).await?;
+    let rotated = rotated.ok_or(ApiError::KeyNotFound)?;
+    Ok(json(StatusCode::OK, &Shown::with(&rotated, Some(key.expose()))))
+}
+
+/// Ends a key.
+pub(in crate::api) async fn revoke_api_key(app: &App, call: &Call) -> Answer {
+    let (scope, id) = (Scope::of(call)?, key_id(call.last_segment())?);
+    let record = about(call, scope.owner(), EventType::KeyRevoked, Action::Delete);
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let revoked = app.store.revoke_key(&scope, &id, &entry).await?;
+    let revoked = revoked.ok_or(ApiError::KeyNotFound)?;
+    app.courier.carry(&[revoked]).await;
+    Ok(json(StatusCode::OK, &json!({ "message": "API key revoked" })))
+}
+
+impl Wanted {
+    fn take(mut sent: Sent<'_>) -> Result<Self, ApiError> {
+        let name = sent.text("name").and_then(|name| sent.judged(named(name)));
+        let days = sent.number("expires_days", 1..=MOST_DAYS, USUAL_DAYS);
+        let scopes = sent.maybe_texts("scopes").and_then(|names| sent.judged(scopes(names)));
+        let from = sent.maybe_texts("allowed_addresses");
+        let from = from.and_then(|from| sent.judged(networks(from.unwrap_or_default())));
+        let (Some(name), Some(days), Some(scopes), Some(allowed_addresses)) =
+            (name, days, scopes, from)
+        else {
+            return Err(sent.refusal());
+        };
+        Ok(Self { name, life: Duration::from_secs(days * DAY), scopes, allowed_addresses })
+    }
+}
+
+impl<'a> Shown<'a> {
+    fn with(row: &'a ApiKeyRow, api_key: Option<&'a str>) -> Self {
+        Self {
+            id: &row.id,
+            name: &row.name,
+            api_key,
+            scopes: names(row.scopes),
+            allowed_addresses: &row.allowed_addresses,
+            created_at: stored_time(row.created_at),
+            expires_at: stored_time(row.expires_at),
+            last_used_at: row.last_used_at.map(stored_time),
+            previous_expires_at: row.previous_until.map(stored_time),
+        }
+    }
+}
+
+fn take_overlap(mut sent: Sent<'_>) -> Result<u64, ApiError> {
+    sent.number("overlap_seconds", LEAST_OVERLAP..=MOST_OVERLAP, USUAL_OVERLAP)
+        .ok_or_else(|| sent.refusal())
+}
+
+/// A name as its owner may give one: seen on one line, and never blank.
+fn named(name: String) -> Result<String, FieldError> {
+    let characters = name.chars().count();
+    if name.trim().is_empty() || characters > LONGEST_NAME || name.chars().any(char::is_control) {
+        let message = format!("Name should have 1 to {LONGEST_NAME} characters on one line");
+        return Err(FieldError::new("name", "bad_name", &message));
+    }
+    Ok(name)
+}
+
+fn scopes(names: Option<Vec<String>>) -> Result<Option<Permissions>, FieldError> {
+    let Some(names) = names else { return Ok(None) };
+    let scopes: Option<Permissions> = names.iter().map(|name| Permission::named(name)).collect();
+    match scopes {
+        Some(scopes) if scopes != Permissions::default() => Ok(Some(scopes)),
+        _ => {
+            let known: Vec<_> = Permission::ALL.into_iter().map(Permission::name).collect();
+            let message = format!("Scopes should be some of {}", known.join(", "));
+            Err(FieldError::new("scopes", "unknown", &message))
+        }
+    }
+}
+
+fn networks(from: Vec<String>) -> Result<Vec<String>, FieldError> {
+    let networks: Option<Vec<_>> =
+        from.iter().map(|text| Network::parse(text).map(|network| network.to_string())).collect();
+    networks.filter(|networks| networks.len() <= MOST_NETWORKS).ok_or_else(|| {
+        let message =
+            format!("Input should be at most {MOST_NETWORKS} addresses or networks in CIDR form");
+        FieldError::new("allowed_addresses", "not_a_network", &message)
+    })
+}
+
+fn key_id(segment: &str) -> Result<KeyId, ApiError> {
+    KeyId::parse(segment).ok_or(ApiError::KeyNotFound)
+}
+
+fn names(scopes: Permissions) -> Vec<&'static str> {
+    scopes.iter().map(Permission::name).collect()
+}
+
+fn about(call: &Call, owner: UserId, event: EventType, action: Action) -> Record {
+    Record {
+        owner: Some(owner),
+        action: Some(action),
+        resource: Some(Resource::ApiKey),
+        ..audit::about(call, event, StatusCode::OK.as_u16())
+    }
+}
+
+/// The segment of the path that names the key that is given another secret.
+const ROTATED: usize = 3;
+
+/// Characters of a name.
+const LONGEST_NAME: usize = 100;
+
+/// Networks from which one key may be used.
+const MOST_NETWORKS: usize = 100;
+
+/// Days that a key lives where nobody says how many.
+const USUAL_DAYS: u64 = 90;
+const MOST_DAYS: u64 = 365;
+
+/// Seconds that the secret before a rotation is good: a minute to a week, a day where nobody says.
+const LEAST_OVERLAP: u64 = 60;
+const USUAL_OVERLAP: u64 = DAY;
+const MOST_OVERLAP: u64 = 7 * DAY;
+
+/// Seconds.
+const DAY: u64 = 24 * 3600;

@@ -1,0 +1,174 @@
+//! A refresh: a refresh token traded for a new pair.
+
+use std::time::SystemTime;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+};
+use memoric_contract::{
+    Operation, UserId,
+    audit::{Action, EventType, Record, Resource, Severity},
+    refresh::RefreshToken,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::super::{Answer, body, json, recorded};
+use crate::{
+    app::App,
+    audit::{self, Named},
+    caller::Call,
+    error::ApiError,
+    store::{Account, Refreshed},
+    tokens::Bearer,
+};
+
+/// An access token, and the refresh token to come back with.
+#[derive(Serialize)]
+pub(super) struct Pair<'a> {
+    pub(super) access_token: &'a str,
+    pub(super) token_type: &'static str,
+    /// Seconds.
+    pub(super) expires_in: u64,
+    pub(super) refresh_token: &'a str,
+    /// Seconds after which the session ends unless it is refreshed.
+    pub(super) refresh_expires_in: u64,
+}
+
+/// A refresh token that was made here, for a session that there is or was.
+struct Presented {
+    token: RefreshToken,
+    user: UserId,
+    seed: Vec<u8>,
+}
+
+/// Trades a refresh token for a new pair.
+///
+/// Whatever is wrong with the token, the answer is the same.
+pub(in crate::api) async fn refresh(app: &App, call: &Call, body: Body) -> Answer {
+    let text = presented(call, body).await?;
+    let Some(presented) = believe(app, &text).await? else {
+        return Err(refused(app, call, None, "not a refresh token of ours").await);
+    };
+    let user = presented.user;
+    let Some(account) = app.store.find_user(user).await?.filter(|account| account.is_active) else {
+        return Err(refused(app, call, Some(user), "the account is not active").await);
+    };
+
+    match carry_on(app, call, &presented).await? {
+        Refreshed::On { counter, ends_at } => pair(app, &account, &presented, (counter, ends_at)),
+        Refreshed::Reused(revocation) => {
+            app.courier.carry(&[revocation]).await;
+            Err(ApiError::InvalidCredentials)
+        }
+        Refreshed::Late => Err(refused(app, call, Some(user), "an older token").await),
+        Refreshed::Ended => Err(refused(app, call, Some(user), "the session has ended").await),
+    }
+}
+
+/// The token: behind `Bearer`, as the guide has it, or in a JSON body.
+async fn presented(call: &Call, body: Body) -> Result<SecretString, ApiError> {
+    if let Some(token) = bearer(call.headers()) {
+        return Ok(SecretString::from(token.to_owned()));
+    }
+    body::fields(call.headers(), body, Operation::Refresh, |mut sent| {
+        sent.secret("refresh_token").ok_or_else(|| sent.refusal())
+    })
+    .await
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// Believes a token whose MAC is right.
+async fn believe(app: &App, text: &SecretString) -> Result<Option<Presented>, ApiError> {
+    let Some(token) = RefreshToken::read(text.expose_secret()) else { return Ok(None) };
+    let found = app.store.find_session(token.session).await?;
+    let presented = found.map(|(user, seed)| Presented { token, user, seed });
+    Ok(presented.filter(|presented| app.sessions.made(&presented.token, &presented.seed)))
+}
+
+async fn carry_on(app: &App, call: &Call, presented: &Presented) -> Result<Refreshed, ApiError> {
+    let (session, user) = (presented.token.session, presented.user);
+    let refreshed = Record {
+        session: Some(session),
+        ..about(call, user, EventType::TokenRefreshed, StatusCode::OK)
+    };
+    let reused = Record {
+        session: Some(session),
+        severity: Severity::Critical,
+        description: Some("a refresh token came back after its successor had arrived".to_owned()),
+        ..about(call, user, EventType::TokenReused, StatusCode::UNAUTHORIZED)
+    };
+    let refreshed = app.scribe.entry(refreshed, call, Named::Not).await?;
+    let reused = app.scribe.entry(reused, call, Named::Not).await?;
+    let (counter, lives) = (presented.token.counter, app.sessions.lives());
+    Ok(app.store.refresh((session, user), counter, lives, (&refreshed, &reused)).await?)
+}
+
+fn pair(
+    app: &App,
+    account: &Account,
+    presented: &Presented,
+    (counter, ends_at): (u32, OffsetDateTime),
+) -> Answer {
+    let session = presented.token.session;
+    let access_token = access_token(app, account, session, counter)?;
+    let refresh_token = app.sessions.token(session, counter, &presented.seed);
+    let pair = Pair {
+        access_token: &access_token,
+        token_type: "bearer",
+        expires_in: app.tokens.ttl().as_secs(),
+        refresh_token: &refresh_token,
+        refresh_expires_in: seconds_until(ends_at),
+    };
+    Ok(json(StatusCode::OK, &pair))
+}
+
+/// An access token of `session` for who `account` is now.
+pub(super) fn access_token(
+    app: &App,
+    account: &Account,
+    session: Uuid,
+    counter: u32,
+) -> Result<String, ApiError> {
+    let bearer = Bearer {
+        user: account.id,
+        roles: account.roles,
+        namespace: account.namespace.clone(),
+        generation: account.generation,
+        session,
+        counter,
+    };
+    app.tokens.mint(&bearer, SystemTime::now()).map_err(ApiError::unwritable)
+}
+
+/// Records a refresh that failed, and makes its answer.
+async fn refused(app: &App, call: &Call, user: Option<UserId>, why: &str) -> ApiError {
+    let record = Record {
+        owner: user,
+        resource: Some(Resource::Session),
+        error_message: Some(why.to_owned()),
+        ..audit::about(call, EventType::TokenInvalid, StatusCode::UNAUTHORIZED.as_u16())
+    };
+    recorded(app, call, record, Named::Not, ApiError::InvalidCredentials).await
+}
+
+fn about(call: &Call, user: UserId, event: EventType, status: StatusCode) -> Record {
+    Record {
+        subject: Some(user),
+        owner: Some(user),
+        action: Some(Action::Update),
+        resource: Some(Resource::Session),
+        ..audit::about(call, event, status.as_u16())
+    }
+}
+
+fn seconds_until(end: OffsetDateTime) -> u64 {
+    u64::try_from((end - OffsetDateTime::now_utc()).whole_seconds()).unwrap_or_default()
+}

@@ -1,0 +1,299 @@
+//! API keys: shown once, good for what they were made for, and dead when they are ended.
+
+use std::time::Duration;
+
+use harness::{CHECK_SECRET, Person, World};
+use memoric_contract::api_key::{ApiKey, CheckKey};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+#[tokio::test]
+async fn a_key_opens_what_its_owner_may_in_each_of_the_guides_ways() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    world.remember(&alice, json!({"content": "the safe"})).await;
+
+    let made =
+        create(&world, &alice, json!({"name": "production-api-key", "expires_days": 90})).await;
+
+    let key = secret(&made);
+    assert_eq!(made["name"], "production-api-key");
+    assert_eq!(
+        made["scopes"],
+        json!(["memories:read", "memories:write", "clusters:read", "keys:manage"])
+    );
+    let ways: [fn(RequestBuilder, &str) -> RequestBuilder; 3] = [
+        |asked, key| asked.header("x-api-key", key),
+        |asked, key| asked.header("authorization", format!("ApiKey {key}")),
+        |asked, key| asked.bearer_auth(key),
+    ];
+    for way in ways {
+        let answer = way(world.ask(Method::GET, "/memories"), &key).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let memories: Vec<Value> = answer.json().await.unwrap();
+        assert_eq!(memories[0]["content"], "the safe");
+    }
+    let both = world.ask_as(&alice, Method::GET, "/memories").header("x-api-key", &key);
+    assert_eq!(both.send().await.unwrap().status(), StatusCode::BAD_REQUEST, "one is enough");
+}
+
+#[tokio::test]
+async fn a_key_is_shown_once_and_kept_nowhere() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let key = secret(&create(&world, &alice, json!({"name": "one"})).await);
+
+    let listed = list(&world, &alice).await;
+
+    assert_eq!((listed.len(), &listed[0]["name"]), (1, &json!("one")));
+    assert!(listed[0].get("api_key").is_none() && !listed[0].to_string().contains(&key));
+    let rows = world
+        .superuser()
+        .await
+        .query("SELECT row_to_json(api_keys)::text FROM memoric.api_keys", &[])
+        .await
+        .unwrap();
+    let stored: String = rows[0].get(0);
+    assert!(!stored.contains(&key[16..48]), "{stored}");
+}
+
+#[tokio::test]
+async fn a_key_may_do_what_it_was_made_for_and_never_more_than_its_owner() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let reads = json!({"name": "reads", "scopes": ["memories:read"]});
+    let reads = secret(&create(&world, &alice, reads).await);
+
+    let read = with(&world, &reads, Method::GET, "/memories").send().await.unwrap();
+    let write = with(&world, &reads, Method::POST, "/memories").json(&json!({"content": "x"}));
+    assert_eq!(read.status(), StatusCode::OK);
+    assert_eq!(write.send().await.unwrap().status(), StatusCode::FORBIDDEN);
+
+    for (wanted, field) in [
+        (json!({"name": "x", "scopes": ["audit:read"]}), "scopes"),
+        (json!({"name": "x", "scopes": ["nonsense"]}), "scopes"),
+        (json!({"name": "x", "scopes": []}), "scopes"),
+        (json!({"name": ""}), "name"),
+        (json!({"name": "a\nb"}), "name"),
+        (json!({"name": "x", "expires_days": 0}), "expires_days"),
+        (json!({"name": "x", "expires_days": 366}), "expires_days"),
+        (json!({"name": "x", "expires_days": "90"}), "expires_days"),
+        (json!({"name": "x", "allowed_addresses": ["nowhere"]}), "allowed_addresses"),
+        (json!({"scopes": "memories:read"}), "name"),
+    ] {
+        let answer = try_create(&world, &alice, &wanted).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{wanted}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["errors"][0]["field"], field, "{wanted}");
+    }
+    let reader = world.person_with("reader", &["readonly"]).await;
+    let refused = try_create(&world, &reader, &json!({"name": "x"})).await;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN, "who may make no keys");
+}
+
+#[tokio::test]
+async fn a_key_touches_no_session_no_password_and_makes_no_key() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let key = secret(&create(&world, &alice, json!({"name": "one"})).await);
+
+    for (method, path) in [
+        (Method::POST, "/auth/api-keys"),
+        (Method::POST, "/auth/change-password"),
+        (Method::POST, "/auth/logout"),
+        (Method::POST, "/auth/logout-all"),
+        (Method::GET, "/auth/sessions"),
+    ] {
+        let answer = with(&world, &key, method, path).json(&json!({})).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(list(&world, &alice).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_revoked_key_stops_working_and_only_its_owner_revokes_it() {
+    let world = World::start().await;
+    let (alice, bob) = (world.register("alice").await, world.register("bob").await);
+    let made = create(&world, &alice, json!({"name": "one"})).await;
+    let (key, path) = (secret(&made), path(&made));
+    assert_eq!(use_key(&world, &key).await, StatusCode::OK, "and it is remembered now");
+
+    let by_bob = world.ask_as(&bob, Method::DELETE, &path).send().await.unwrap().status();
+    assert_eq!(by_bob, StatusCode::NOT_FOUND);
+    assert_eq!(use_key(&world, &key).await, StatusCode::OK);
+    let by_alice = world.ask_as(&alice, Method::DELETE, &path).send().await.unwrap().status();
+    assert_eq!(by_alice, StatusCode::OK);
+
+    refused_within_a_second(&world, &key).await;
+    assert!(list(&world, &alice).await.is_empty());
+    let again = world.ask_as(&alice, Method::DELETE, &path).send().await.unwrap().status();
+    assert_eq!(again, StatusCode::NOT_FOUND, "once");
+}
+
+#[tokio::test]
+async fn a_rotated_key_works_with_both_secrets_for_a_while() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let made = create(&world, &alice, json!({"name": "one"})).await;
+    let rotate = format!("{}/rotate", path(&made));
+
+    let rotated = world.ask_as(&alice, Method::POST, &rotate).send().await.unwrap();
+    assert_eq!(rotated.status(), StatusCode::OK);
+    let rotated: Value = rotated.json().await.unwrap();
+
+    assert_eq!(rotated["id"], made["id"]);
+    assert_ne!(secret(&rotated), secret(&made));
+    assert_eq!(use_key(&world, &secret(&rotated)).await, StatusCode::OK);
+    assert_eq!(use_key(&world, &secret(&made)).await, StatusCode::OK, "for a day");
+
+    let made = create(&world, &alice, json!({"name": "two"})).await;
+    let rotate = format!("{}/rotate", path(&made));
+    let overlap = json!({"overlap_seconds": 60});
+    let rotated = world.ask_as(&alice, Method::POST, &rotate).json(&overlap).send().await.unwrap();
+    assert_eq!(rotated.status(), StatusCode::OK);
+    let passing = "UPDATE memoric.api_keys SET previous_until = now() WHERE name = 'two'";
+    world.superuser().await.execute(passing, &[]).await.unwrap();
+    assert_eq!(use_key(&world, &secret(&made)).await, StatusCode::UNAUTHORIZED, "and no longer");
+}
+
+#[tokio::test]
+async fn a_key_ends_by_time_and_with_its_owner() {
+    let world = World::start().await;
+    let (alice, bob) = (world.register("alice").await, world.register("bob").await);
+    let superuser = world.superuser().await;
+    let old = secret(&create(&world, &alice, json!({"name": "old"})).await);
+    let ageing = "UPDATE memoric.api_keys SET expires_at = now() WHERE name = 'old'";
+    superuser.execute(ageing, &[]).await.unwrap();
+    assert_eq!(use_key(&world, &old).await, StatusCode::UNAUTHORIZED);
+
+    let key = secret(&create(&world, &bob, json!({"name": "bobs"})).await);
+    assert_eq!(use_key(&world, &key).await, StatusCode::OK);
+    let change = "UPDATE memoric.users SET is_active = false WHERE id = $1";
+    superuser.execute(change, &[&bob.id]).await.unwrap();
+    let end = "SELECT credentials.end_all($1)";
+    superuser.execute(end, &[&bob.id]).await.unwrap();
+    refused_within_a_second(&world, &key).await;
+}
+
+#[tokio::test]
+async fn a_key_survives_a_new_password_and_follows_new_roles() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let key = secret(&create(&world, &alice, json!({"name": "one"})).await);
+    assert_eq!(use_key(&world, &key).await, StatusCode::OK);
+    let superuser = world.superuser().await;
+    let change = "UPDATE memoric.users SET roles = '{readonly}' WHERE id = $1";
+    superuser.execute(change, &[&alice.id]).await.unwrap();
+    superuser.execute("SELECT credentials.end_all($1)", &[&alice.id]).await.unwrap();
+
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let write = with(&world, &key, Method::POST, "/memories").json(&json!({"content": "x"}));
+        match write.send().await.unwrap().status() {
+            StatusCode::FORBIDDEN => break,
+            StatusCode::OK if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
+            other => panic!("{other}"),
+        }
+    }
+
+    assert_eq!(use_key(&world, &key).await, StatusCode::OK, "reading is still allowed");
+}
+
+#[tokio::test]
+async fn a_key_is_good_from_where_it_may_be_used() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let here = json!({"name": "here", "allowed_addresses": ["127.0.0.0/8", "::1"]});
+    let elsewhere = json!({"name": "elsewhere", "allowed_addresses": ["10.0.0.0/8"]});
+
+    let here = secret(&create(&world, &alice, here).await);
+    let elsewhere = secret(&create(&world, &alice, elsewhere).await);
+
+    assert_eq!(use_key(&world, &here).await, StatusCode::OK);
+    assert_eq!(use_key(&world, &elsewhere).await, StatusCode::FORBIDDEN);
+    assert_eq!(use_key(&world, &elsewhere).await, StatusCode::FORBIDDEN, "from memory too");
+}
+
+#[tokio::test]
+async fn a_guess_is_refused_without_asking_anybody() {
+    let mut world = World::start().await;
+    let check = CheckKey::new([9; 32]);
+    let guess = ApiKey::mint([[1; 16], [2; 16], [3; 16]], &check);
+    let mut ours = [0; 32];
+    hex::decode_to_slice(CHECK_SECRET, &mut ours).unwrap();
+    let unknown = ApiKey::mint([[1; 16], [2; 16], [3; 16]], &CheckKey::new(ours));
+    assert_eq!(use_key(&world, unknown.expose()).await, StatusCode::UNAUTHORIZED, "not stored");
+    let other = ApiKey::mint([[4; 16], [2; 16], [3; 16]], &CheckKey::new(ours));
+    world.stop_backend().await;
+
+    assert_eq!(use_key(&world, guess.expose()).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(use_key(&world, "mk_nonsense").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(use_key(&world, unknown.expose()).await, StatusCode::UNAUTHORIZED, "remembered");
+    assert_eq!(use_key(&world, other.expose()).await, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn every_use_of_a_key_is_in_the_trail_and_when_it_was_used_is_shown() {
+    let world = World::start().await;
+    let root = world.person_with("root", &["admin"]).await;
+    let alice = world.register("alice").await;
+    let made = create(&world, &alice, json!({"name": "one"})).await;
+
+    for _ in 0..3 {
+        assert_eq!(use_key(&world, &secret(&made)).await, StatusCode::OK);
+    }
+
+    let used = "SELECT count(*) FROM audit.trail WHERE credential_kind = 'api_key' AND credential_id = $1 AND subject = $2";
+    let id = made["id"].as_str().unwrap();
+    let superuser = world.superuser().await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while superuser.query_one(used, &[&id, &alice.id]).await.unwrap().get::<_, i64>(0) < 3 {
+        assert!(Instant::now() < deadline, "the trail has them all");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(list(&world, &alice).await[0]["last_used_at"].is_string());
+    let asked = world.ask_as(&root, Method::GET, "/audit/logs?event_type=apikey.created");
+    let logs: Value = asked.send().await.unwrap().json().await.unwrap();
+    assert_eq!(logs["logs"][0]["resource_id"], id, "{logs}");
+}
+
+async fn create(world: &World, person: &Person, wanted: Value) -> Value {
+    let answer = try_create(world, person, &wanted).await;
+    assert_eq!(answer.status(), StatusCode::CREATED, "{wanted}");
+    answer.json().await.unwrap()
+}
+
+async fn try_create(world: &World, person: &Person, wanted: &Value) -> Response {
+    world.ask_as(person, Method::POST, "/auth/api-keys").json(wanted).send().await.unwrap()
+}
+
+async fn list(world: &World, person: &Person) -> Vec<Value> {
+    let answer = world.ask_as(person, Method::GET, "/auth/api-keys").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let listed: Value = answer.json().await.unwrap();
+    listed["api_keys"].as_array().unwrap().clone()
+}
+
+fn secret(made: &Value) -> String {
+    made["api_key"].as_str().unwrap().to_owned()
+}
+
+fn path(made: &Value) -> String {
+    format!("/auth/api-keys/{}", made["id"].as_str().unwrap())
+}
+
+fn with(world: &World, key: &str, method: Method, path: &str) -> RequestBuilder {
+    world.ask(method, path).header("x-api-key", key)
+}
+
+async fn use_key(world: &World, key: &str) -> StatusCode {
+    with(world, key, Method::GET, "/memories").send().await.unwrap().status()
+}
+
+async fn refused_within_a_second(world: &World, key: &str) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while use_key(world, key).await != StatusCode::UNAUTHORIZED {
+        assert!(Instant::now() < deadline, "it is still good");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
