@@ -1,21 +1,25 @@
 //! Accounts, as the operator makes and changes them at the console.
 
+use std::net::Ipv4Addr;
+
 use memoric_contract::{
-    FieldError, KeyId, Role, Roles, UserId,
+    FieldError, KeyId, Network, Operation, Role, Roles, UserId,
     api_key::ApiKey,
     audit::{Action, EventType, Record, Resource},
     revocation::Revocation,
 };
 use secrecy::SecretString;
+use serde_json::json;
 use thiserror::Error;
 
 use crate::{
+    administration::Administration,
     api_keys::{self, ApiKeys},
     audit::{self, Entry},
     config::FirstAdmin,
     passwords::{PasswordError, Passwords},
     people::{Email, FullName, Namespace, UserRef, Username},
-    store::{Account, ApiKeyRow, NewAccount, NewApiKey, Store, StoreError},
+    store::{Account, AccountChange, ApiKeyRow, Changed, NewAccount, NewApiKey, Store, StoreError},
 };
 
 /// What an account is to be like.
@@ -49,6 +53,8 @@ pub(crate) enum AccountError {
     EmailTaken,
     #[error("there is no such user")]
     NotFound,
+    #[error("the database does not take this for the console")]
+    NotAllowed,
     #[error("the user is not active, or has as many keys as there may be")]
     NoMoreKeys,
     #[error("the user has no such key")]
@@ -100,7 +106,7 @@ pub(crate) async fn create(
     passwords: &Passwords,
     wanted: Wanted,
 ) -> Result<Account, AccountError> {
-    let hash = passwords.hash(wanted.password).await?;
+    let hash = passwords.hash(wanted.password, Network::of(Ipv4Addr::LOCALHOST.into())).await?;
     let id = store.new_user_id().await?;
     let entry = recorded("create_user", EventType::UserCreated, Action::Create, id);
     let account = NewAccount {
@@ -112,11 +118,14 @@ pub(crate) async fn create(
         namespace: wanted.namespace.as_ref().map(Namespace::as_str),
         roles: wanted.roles,
     };
-    store.create_user(&account, &entry).await.map_err(|error| match error.constraint() {
+    let act = Administration::at_the_console(Operation::CreateUser, id);
+    let made = store.create_user(&act, &account, None, &entry).await;
+    let made = made.map_err(|error| match error.constraint() {
         Some("users_username_unique") => AccountError::UsernameTaken(account.username.to_owned()),
         Some("users_email_unique") => AccountError::EmailTaken,
         _ => error.into(),
-    })
+    })?;
+    made.ok_or(AccountError::NotAllowed)
 }
 
 /// The account that `who` names.
@@ -128,27 +137,58 @@ pub(crate) async fn find(store: &Store, who: &UserRef) -> Result<Account, Accoun
     found.ok_or(AccountError::NotFound)
 }
 
-/// Gives a user other roles, and ends what was begun with the old ones.
-pub(crate) async fn set_roles(
+/// Changes an account by `command`, and ends what was begun with it.
+pub(crate) async fn change(
     store: &Store,
     user: UserId,
-    roles: Roles,
+    command: &str,
+    change: &AccountChange,
 ) -> Result<Revocation, AccountError> {
-    let mut entry = recorded("set_roles", EventType::UserUpdated, Action::Update, user);
-    entry.record.metadata = Some(serde_json::json!({ "roles": roles }));
-    ended(store.set_roles(user, roles, &entry).await?)
+    let act = Administration::at_the_console(Operation::ChangeUser, user);
+    let told = records(change, |event| recorded(command, event, Action::Update, user).record);
+    let entries: Vec<_> = told.into_iter().map(Entry::impersonal).collect();
+    match store.change_user(&act, change, &entries).await? {
+        Changed::Done(ended) => Ok(ended),
+        Changed::Absent => Err(AccountError::NotFound),
+        Changed::Forbidden | Changed::LastAdmin => Err(AccountError::NotAllowed),
+    }
 }
 
-/// Lets a user in no more, and ends what they had begun.
-pub(crate) async fn deactivate(store: &Store, user: UserId) -> Result<Revocation, AccountError> {
-    let entry = recorded("deactivate_user", EventType::UserDeactivated, Action::Update, user);
-    ended(store.deactivate_user(user, &entry).await?)
+/// Every account, as the operator at the console sees it, in the order of their ids.
+pub(crate) async fn list(store: &Store) -> Result<Vec<Account>, AccountError> {
+    let act = Administration::at_the_console(Operation::ListUsers, UserId::NOBODY);
+    let mut accounts = Vec::new();
+    loop {
+        let after = accounts.last().map_or(0, |account: &Account| account.id.0);
+        let page = store.list_users(&act, after, PAGE).await?;
+        if page.is_empty() {
+            return Ok(accounts);
+        }
+        accounts.extend(page);
+    }
 }
 
-/// Lets a user in again.
-pub(crate) async fn activate(store: &Store, user: UserId) -> Result<(), AccountError> {
-    let entry = recorded("activate_user", EventType::UserActivated, Action::Update, user);
-    if store.activate_user(user, &entry).await? { Ok(()) } else { Err(AccountError::NotFound) }
+/// What the trail tells of `change`, in records that `about` begins: what was changed, and that
+/// somebody is let in, or no more.
+pub(crate) fn records(change: &AccountChange, about: impl Fn(EventType) -> Record) -> Vec<Record> {
+    let AccountChange { roles, is_active, namespace, reset } = change;
+    let aspects = [
+        (roles.is_some(), "roles"),
+        (namespace.is_some(), "namespace"),
+        (reset.is_some(), "reset_token"),
+    ];
+    let changed: Vec<_> =
+        aspects.into_iter().filter_map(|(is_changed, name)| is_changed.then_some(name)).collect();
+    let standing = is_active.map(|is_active| match is_active {
+        true => about(EventType::UserActivated),
+        false => about(EventType::UserDeactivated),
+    });
+    let update = (!changed.is_empty()).then(|| Record {
+        metadata: Some(json!({ "changed": changed, "roles": roles })),
+        ..about(EventType::UserUpdated)
+    });
+    let told = standing.into_iter().chain(update).zip(0..);
+    told.map(|(record, number)| Record { number, ..record }).collect()
 }
 
 /// Makes a key for `owner`, and returns it: nothing can show it again.
@@ -201,10 +241,6 @@ fn taken_for_admin(found: Account) -> Result<FirstAdminIs, AccountError> {
     Err(AccountError::NotTheAdmin { username: found.username, lack })
 }
 
-fn ended(revocation: Option<Revocation>) -> Result<Revocation, AccountError> {
-    revocation.ok_or(AccountError::NotFound)
-}
-
 /// What the operator did to the account of `owner`. It tells of nobody's person: the operator has none here.
 fn recorded(command: &str, event: EventType, action: Action, owner: UserId) -> Entry {
     let record = Record {
@@ -215,3 +251,6 @@ fn recorded(command: &str, event: EventType, action: Action, owner: UserId) -> E
     };
     Entry::impersonal(record)
 }
+
+/// Accounts that are read at once.
+const PAGE: i64 = 1_000;

@@ -9,6 +9,7 @@ mod memories;
 mod query;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::{
     sync::Arc,
@@ -117,14 +118,14 @@ impl Api {
             Operation::CountAudit => audit::count(app, call).await,
             Operation::ListEventTypes => Ok(audit::list_event_types()),
             Operation::ListSeverities => Ok(audit::list_severities()),
-            Operation::ResetPassword
-            | Operation::ListUsers
-            | Operation::CreateUser
-            | Operation::ShowUser
-            | Operation::ChangeUser
-            | Operation::ListClusters
-            | Operation::RunPolicies
-            | Operation::ShowOpenApi => Err(ApiError::NotImplemented),
+            Operation::ResetPassword => auth::reset_password(app, call, body).await,
+            Operation::ListUsers => users::list_users(app, call).await,
+            Operation::CreateUser => users::create_user(app, call, body).await,
+            Operation::ShowUser => users::show_user(app, call).await,
+            Operation::ChangeUser => users::change_user(app, call, body).await,
+            Operation::ListClusters | Operation::RunPolicies | Operation::ShowOpenApi => {
+                Err(ApiError::NotImplemented)
+            }
             Operation::ShowService
             | Operation::ShowHealth
             | Operation::ShowReadiness

@@ -8,9 +8,14 @@ use tokio_util::task::TaskTracker;
 use crate::{
     api_keys::ApiKeys,
     audit::Scribe,
+    cursor::Cursors,
+    devices::Devices,
     error::{ApiError, Chain},
+    guesses::Guesses,
     metrics::Metrics,
+    password_rules::PasswordRules,
     passwords::Passwords,
+    resets::Resets,
     revocation::Courier,
     seal::Sealing,
     sessions::Sessions,
@@ -30,6 +35,16 @@ pub(crate) struct App {
     pub(crate) scribe: Scribe,
     /// Hashes and verifies passwords.
     pub(crate) passwords: Passwords,
+    /// What new passwords must be like.
+    pub(crate) password_rules: Arc<PasswordRules>,
+    /// Who has guessed at passwords, and has to wait.
+    pub(crate) guesses: Arc<Guesses>,
+    /// Knows devices on which somebody has logged in.
+    pub(crate) devices: Arc<Devices>,
+    /// Makes tokens by which a password is set anew.
+    pub(crate) resets: Arc<Resets>,
+    /// Makes cursors.
+    pub(crate) cursors: Arc<Cursors>,
     /// Mints access tokens.
     pub(crate) tokens: Arc<Tokens>,
     /// Makes API keys.

@@ -9,7 +9,7 @@ use std::{
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header::USER_AGENT, request::Parts};
 use memoric_contract::{
     ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, CredentialKind, Demands, Identity,
-    InternalOperation, Operation, RequestId, UserId, VerifiedAssertion,
+    InternalOperation, Network, Operation, RequestId, UserId, VerifiedAssertion,
     audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER},
     revocation::{REVOKED_HEADER, Revocation},
 };
@@ -107,6 +107,11 @@ impl Call {
     /// Where the client connects from.
     pub(crate) fn client(&self) -> IpAddr {
         self.assertion.client()
+    }
+
+    /// Who counts as one client with the one that connects.
+    pub(crate) fn network(&self) -> Network {
+        Network::of(self.client())
     }
 
     /// The client's program, by its own word.

@@ -7,7 +7,8 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use memoric_config::{
     AssertionKey, CheckKey, ConfigError, Environment, ExposeSecret as _, Invalid, SecretString,
-    Settings, SigningSecret, ensure_distinct, schema::Registration,
+    Settings, SigningSecret, ensure_distinct,
+    schema::{self, Registration},
 };
 
 use crate::sessions::Lives;
@@ -50,6 +51,10 @@ pub struct Config {
     pub(crate) access_token_ttl: Duration,
     /// The lives of sessions.
     pub(crate) sessions: Lives,
+    /// What new passwords must be like.
+    pub(crate) password_rules: schema::PasswordRules,
+    /// Characters of a new password.
+    pub(crate) password_min_length: usize,
     /// Passwords that may wait to be hashed.
     pub(crate) password_queue: NonZeroUsize,
     /// An admin to be made if there is none of that name.
@@ -105,6 +110,8 @@ impl Config {
             registration: settings.auth.registration,
             access_token_ttl: access_token_ttl(settings)?,
             sessions: session_lives(settings)?,
+            password_rules: settings.auth.password_rules,
+            password_min_length: password_min_length(settings)?,
             password_queue: password_queue(settings)?,
             first_admin: FirstAdmin::new(environment)?,
         };
@@ -186,6 +193,13 @@ fn access_token_ttl(settings: &Settings) -> Result<Duration, Invalid> {
     match settings.auth.access_token_ttl {
         seconds @ 60..=86_400 => Ok(Duration::from_secs(seconds)),
         _ => Err(Invalid::new("auth.access_token_ttl", "must be between 60 and 86400 seconds")),
+    }
+}
+
+fn password_min_length(settings: &Settings) -> Result<usize, Invalid> {
+    match settings.auth.password_min_length {
+        length @ 8..=64 => Ok(length),
+        _ => Err(Invalid::new("auth.password_min_length", "must be between 8 and 64 characters")),
     }
 }
 

@@ -39,8 +39,14 @@ pub(crate) enum ApiError {
     EmailTaken,
     #[error("the password in use was not given")]
     PasswordNotChanged,
+    #[error("the reset token is none, or none any more")]
+    InvalidResetToken,
+    #[error("too many guesses at passwords were wrong")]
+    TooManyGuesses { retry_after: Duration },
     #[error("the user is not there")]
     UserNotFound,
+    #[error("no other admin is let in")]
+    LastAdmin,
     #[error("the session is not there")]
     SessionNotFound,
     #[error("the API key is not there")]
@@ -114,7 +120,7 @@ impl ApiError {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(retry_after) = retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
         }
         response
     }
@@ -130,13 +136,15 @@ impl ApiError {
             Self::UsernameTaken(_)
             | Self::EmailTaken
             | Self::PasswordNotChanged
+            | Self::InvalidResetToken
             | Self::NoSession
             | Self::TooManyKeys
             | Self::Incomplete => StatusCode::BAD_REQUEST,
             Self::UserNotFound | Self::SessionNotFound | Self::KeyNotFound | Self::NotHere => {
                 StatusCode::NOT_FOUND
             }
-            Self::AlreadyServed => StatusCode::CONFLICT,
+            Self::AlreadyServed | Self::LastAdmin => StatusCode::CONFLICT,
+            Self::TooManyGuesses { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -159,6 +167,9 @@ impl ApiError {
             Self::UsernameTaken(_) => "username_taken",
             Self::EmailTaken => "email_taken",
             Self::PasswordNotChanged => "password_not_changed",
+            Self::InvalidResetToken => "invalid_reset_token",
+            Self::TooManyGuesses { .. } => "too_many_guesses",
+            Self::LastAdmin => "last_admin",
             Self::UserNotFound | Self::SessionNotFound | Self::KeyNotFound | Self::NotHere => {
                 "not_found"
             }
@@ -189,6 +200,9 @@ impl ApiError {
             Self::RegistrationClosed => "Registration is closed".to_owned(),
             Self::UsernameTaken(name) => format!("Username '{name}' already exists"),
             Self::EmailTaken => "Email already exists".to_owned(),
+            Self::InvalidResetToken => "Invalid or expired reset token".to_owned(),
+            Self::TooManyGuesses { .. } => "Too many attempts, try again later".to_owned(),
+            Self::LastAdmin => "The last active admin cannot be locked out".to_owned(),
             Self::PasswordNotChanged => {
                 "Password change failed. Check your current password.".to_owned()
             }
@@ -217,7 +231,7 @@ impl ApiError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Busy { retry_after } => Some(*retry_after),
+            Self::Busy { retry_after } | Self::TooManyGuesses { retry_after } => Some(*retry_after),
             Self::Store(error) if may_pass(error) => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -268,6 +282,11 @@ impl From<PasswordError> for ApiError {
             PasswordError::Hashing => Self::unwritable(error),
         }
     }
+}
+
+/// Rounded up: who comes back when they were told to is not too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 /// Whether a fault of the database is likely to be gone in a moment.

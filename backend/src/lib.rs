@@ -4,6 +4,7 @@
 //! it says comes a [`Scope`](scope::Scope), without which no row of anybody's is touched.
 
 mod accounts;
+mod administration;
 mod api;
 mod api_keys;
 mod app;
@@ -13,13 +14,18 @@ mod caller;
 pub mod command;
 mod config;
 mod crossing;
+mod cursor;
+mod devices;
 mod error;
+mod guesses;
 mod members;
 mod memories;
 mod metrics;
 mod migrate;
+mod password_rules;
 mod passwords;
 mod people;
+mod resets;
 mod revocation;
 mod scope;
 mod seal;
@@ -40,6 +46,7 @@ mod tests {
         audit::Named,
         memories::{Memory, Metadata, NewMemory, Payload, Recalled},
         people::LoginName,
+        resets::ResetToken,
         store::{Account, MemoryRow, NewAccount, NewMemoryRow, NewSession},
     };
 
@@ -57,7 +64,7 @@ mod tests {
         macro_rules! unprintable {
             ($($secret:ty),+) => { $(let () = <$secret as Asked<_>>::ANSWER;)+ };
         }
-        unprintable!(Account, NewAccount<'_>, NewSession, LoginName, Named<'_>);
+        unprintable!(Account, NewAccount<'_>, NewSession, LoginName, Named<'_>, ResetToken);
         unprintable!(
             NewMemory,
             Memory,

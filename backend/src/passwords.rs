@@ -1,5 +1,7 @@
 //! Passwords, hashed and verified: never more at once than there are cores, never more waiting than allowed.
 
+mod turns;
+
 use std::{
     num::NonZeroUsize,
     sync::{
@@ -11,20 +13,17 @@ use std::{
 
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
+use memoric_contract::Network;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::turns::{Turn, Turns};
 
 /// Hashes and verifies passwords on threads that may block, in memory that is used again.
 #[derive(Clone)]
 pub(crate) struct Passwords {
-    /// Places at work.
-    slots: Arc<Semaphore>,
-    /// Places at work and in the queue.
-    places: Arc<Semaphore>,
-    capacity: usize,
-    concurrency: NonZeroUsize,
+    turns: Turns,
     scratch: Arc<Scratch>,
     pace: Arc<AtomicU64>,
     decoy: Arc<Stored>,
@@ -70,22 +69,22 @@ enum StoredError {
 impl Passwords {
     /// At most `concurrency` passwords are at work at once, and `queue` more wait.
     pub(crate) fn new(concurrency: NonZeroUsize, queue: usize) -> Result<Self, PasswordError> {
-        let capacity = concurrency.saturating_add(queue).get().min(Semaphore::MAX_PERMITS);
         Ok(Self {
-            slots: Arc::new(Semaphore::new(concurrency.get())),
-            places: Arc::new(Semaphore::new(capacity)),
-            capacity,
-            concurrency,
+            turns: Turns::new(concurrency, queue),
             scratch: Arc::default(),
             pace: Arc::new(AtomicU64::new(50_000)),
             decoy: Arc::new(Stored::decoy()?),
         })
     }
 
-    /// The hash of a new password, as it is stored.
-    pub(crate) async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
+    /// The hash of a new password, as it is stored. Clients of one `network` take turns as one.
+    pub(crate) async fn hash(
+        &self,
+        password: SecretString,
+        network: Network,
+    ) -> Result<String, PasswordError> {
         let salt: [u8; 16] = random()?;
-        self.work(move |scratch| {
+        self.work(network, move |scratch| {
             let mut digest = [0; 32];
             argon2(&PARAMS, password.expose_secret(), &salt, &mut digest, scratch)?;
             let [salt, digest] =
@@ -105,6 +104,7 @@ impl Passwords {
         &self,
         password: SecretString,
         stored: Option<&str>,
+        network: Network,
     ) -> Result<Verdict, PasswordError> {
         let stored = match stored.map(Stored::parse) {
             Some(Ok(stored)) => Arc::new(stored),
@@ -114,7 +114,7 @@ impl Passwords {
             }
             None => Arc::clone(&self.decoy),
         };
-        self.work(move |scratch| {
+        self.work(network, move |scratch| {
             let matches = stored.matches(password.expose_secret(), scratch)?;
             Ok(if matches {
                 Verdict::Match { upgrade: stored.is_outdated() }
@@ -127,20 +127,19 @@ impl Passwords {
 
     /// How many are at work or waiting to be.
     pub(crate) fn waiting(&self) -> usize {
-        self.capacity.saturating_sub(self.places.available_permits())
+        self.turns.taken()
     }
 
-    /// Runs `work` when there is a slot. A caller who goes away leaves the queue at once; work that has begun keeps its
-    /// slot until it is done, because a thread cannot be stopped.
+    /// Runs `work` when it is `network`'s turn. A caller who goes away leaves the queue at once; work that has begun keeps
+    /// its turn until it is done, because a thread cannot be stopped.
     async fn work<T: Send + 'static>(
         &self,
+        network: Network,
         work: impl FnOnce(&Scratch) -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.busy())?;
-        let slot =
-            Arc::clone(&self.slots).acquire_owned().await.map_err(|_| PasswordError::Hashing)?;
+        let turn = self.turns.take(network).await.map_err(|_| self.busy())?;
         let (scratch, pace) = (Arc::clone(&self.scratch), Arc::clone(&self.pace));
-        let at_work = move |_held: (OwnedSemaphorePermit, OwnedSemaphorePermit)| {
+        let at_work = move |_turn: Turn| {
             let began = Instant::now();
             let done = work(&scratch);
             pace.store(
@@ -149,14 +148,14 @@ impl Passwords {
             );
             done
         };
-        tokio::task::spawn_blocking(move || at_work((place, slot)))
+        tokio::task::spawn_blocking(move || at_work(turn))
             .await
             .map_err(|_| PasswordError::Hashing)?
     }
 
     /// When the queue of this moment will have been worked off, in whole seconds.
     fn busy(&self) -> PasswordError {
-        let rounds = self.capacity.div_ceil(self.concurrency.get()) as u64;
+        let rounds = self.turns.rounds() as u64;
         let micros = self.pace.load(Ordering::Relaxed).saturating_mul(rounds);
         PasswordError::Busy {
             retry_after: Duration::from_secs(micros.div_ceil(1_000_000).clamp(1, 60)),
@@ -287,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_known_by_its_own_hash_only() {
         let passwords = passwords(2, 8);
-        let stored = passwords.hash("correct horse battery".into()).await.unwrap();
+        let stored = passwords.hash("correct horse battery".into(), network()).await.unwrap();
 
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         assert_eq!(check(&passwords, "correct horse battery", Some(&stored)).await, CURRENT);
@@ -296,7 +295,7 @@ mod tests {
             Verdict::Mismatch
         );
         assert_ne!(
-            passwords.hash("correct horse battery".into()).await.unwrap(),
+            passwords.hash("correct horse battery".into(), network()).await.unwrap(),
             stored,
             "every hash has its own salt"
         );
@@ -343,7 +342,7 @@ mod tests {
             "as it was made"
         );
 
-        let stored = passwords.hash(format!("{long}tail").into()).await.unwrap();
+        let stored = passwords.hash(format!("{long}tail").into(), network()).await.unwrap();
         assert_eq!(
             check(&passwords, &format!("{long}other"), Some(&stored)).await,
             Verdict::Mismatch,
@@ -354,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn a_nul_is_a_character_like_any_other() {
         let passwords = passwords(2, 8);
-        let stored = passwords.hash("nul\0in the middle".into()).await.unwrap();
+        let stored = passwords.hash("nul\0in the middle".into(), network()).await.unwrap();
         assert_eq!(check(&passwords, "nul\0in the middle", Some(&stored)).await, CURRENT);
         assert_eq!(check(&passwords, "nul", Some(&stored)).await, Verdict::Mismatch);
         // bcrypt repeats a password behind a NUL until it is long enough, so these two would be the same to it.
@@ -424,7 +423,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_finds_the_queue_full_is_told_when_to_come_back() {
         let passwords = passwords(1, 1);
-        let verify = || passwords.verify("x".into(), None);
+        let verify = || passwords.verify("x".into(), None, network());
 
         let (one, two, three) = tokio::join!(verify(), verify(), verify());
 
@@ -437,7 +436,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_goes_away_leaves_the_queue() {
         let passwords = passwords(1, 1);
-        let verify = || passwords.verify("x".into(), None);
+        let verify = || passwords.verify("x".into(), None, network());
         let at_work = verify();
         tokio::pin!(at_work);
         assert!(futures_now(&mut at_work).await.is_none(), "one is at work");
@@ -459,18 +458,14 @@ mod tests {
     async fn work_whose_caller_is_gone_keeps_its_slot_until_it_is_done() {
         let passwords = passwords(1, 4);
         {
-            let at_work = passwords.verify("x".into(), None);
+            let at_work = passwords.verify("x".into(), None, network());
             tokio::pin!(at_work);
             assert!(futures_now(&mut at_work).await.is_none());
         }
 
-        assert_eq!(passwords.slots.available_permits(), 0, "the thread is still at it");
-        assert_eq!(passwords.waiting(), 1);
+        assert_eq!(passwords.waiting(), 1, "the thread is still at it");
         assert_eq!(check(&passwords, "x", None).await, Verdict::Mismatch);
-        assert_eq!(
-            (passwords.slots.available_permits(), passwords.places.available_permits()),
-            (1, 5)
-        );
+        assert_eq!(passwords.waiting(), 0);
         assert_eq!(addresses(&passwords).len(), 1);
     }
 
@@ -487,7 +482,9 @@ mod tests {
         let mut all = tokio::task::JoinSet::new();
         for _ in 0..many {
             let passwords = passwords.clone();
-            all.spawn(async move { passwords.hash("correct horse battery".into()).await.unwrap() });
+            all.spawn(async move {
+                passwords.hash("correct horse battery".into(), network()).await.unwrap()
+            });
         }
         assert_eq!(all.join_all().await.len(), many);
     }
@@ -497,11 +494,15 @@ mod tests {
     }
 
     async fn check(passwords: &Passwords, password: &str, stored: Option<&str>) -> Verdict {
-        passwords.verify(password.into(), stored).await.unwrap()
+        passwords.verify(password.into(), stored, network()).await.unwrap()
     }
 
     fn passwords(concurrency: usize, queue: usize) -> Passwords {
         Passwords::new(NonZeroUsize::new(concurrency).unwrap(), queue).unwrap()
+    }
+
+    fn network() -> Network {
+        Network::of([192, 0, 2, 1].into())
     }
 
     const CURRENT: Verdict = Verdict::Match { upgrade: false };

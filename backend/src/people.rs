@@ -1,4 +1,4 @@
-//! Who people say they are: names, addresses and passwords, each with its rules.
+//! Who people say they are: names and addresses, each with its rules.
 
 use email_address::{EmailAddress, Options};
 use memoric_contract::{FieldError, UserId};
@@ -159,28 +159,6 @@ impl UserRef {
     }
 }
 
-/// Refuses a new password that is short, unwieldy or the name of its owner. `field` is what the client calls it.
-///
-/// Which characters it is made of is nobody's business (NIST SP 800-63B-4).
-pub(crate) fn check_password(
-    field: &str,
-    password: &str,
-    owner: &Username,
-) -> Result<(), FieldError> {
-    let refused = |code, message: &str| Err(FieldError::new(field, code, message));
-    let length = password.chars().count();
-    if length < SHORTEST_PASSWORD {
-        return refused("too_short", "String should have at least 12 characters");
-    }
-    if length > LONGEST_PASSWORD {
-        return refused("too_long", "String should have at most 128 characters");
-    }
-    if password.to_lowercase() == owner.as_str() {
-        return refused("is_username", "A password should not be the user name");
-    }
-    Ok(())
-}
-
 fn normal_name(text: &str) -> String {
     text.to_ascii_lowercase()
 }
@@ -208,8 +186,6 @@ fn printable(field: &str, text: &str, most: usize) -> Result<String, FieldError>
 }
 
 const MAX_EMAIL: usize = 254;
-const SHORTEST_PASSWORD: usize = 12;
-const LONGEST_PASSWORD: usize = 128;
 const PLAIN: Options =
     Options { minimum_sub_domains: 2, allow_domain_literal: false, allow_display_text: false };
 
@@ -333,27 +309,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_password_is_judged_by_its_length_and_its_owner_alone() {
-        let owner = Username::parse("Correct-Horse-1").unwrap();
-        let refused =
-            |password: &str| check_password("new_password", password, &owner).unwrap_err();
-        for password in [
-            "user_password_456",
-            "secure_password_123",
-            "aaaaaaaaaaaa",
-            &"\u{e9}".repeat(12),
-            "nul\0 is fine here",
-            &"x".repeat(128),
-        ] {
-            assert_eq!(check_password("password", password, &owner), Ok(()), "{password:?}");
-        }
-        assert_eq!(refused("elevenchars").code, "too_short");
-        assert_eq!(refused(&"x".repeat(129)).code, "too_long");
-        assert_eq!(refused("CORRECT-horse-1").code, "is_username");
-        assert_eq!(refused("short").field, "new_password", "as the client calls it");
-    }
-
     proptest! {
         #[test]
         fn the_one_form_is_a_fixed_point(text in ".{0,40}", domain in "[a-z]{1,10}\\.[a-zA-Z]{2,5}") {
@@ -363,12 +318,10 @@ mod tests {
 
         #[test]
         fn nothing_refused_is_repeated(text in "[!-~]{20,60}") {
-            let owner = Username("someone".to_owned());
             let refusals = [
                 Username::parse(&text).err(),
                 Email::parse(&text).err(),
                 Namespace::parse(&text.repeat(7)).err(),
-                check_password("password", &text.repeat(7), &owner).err(),
             ];
             for refusal in refusals.into_iter().flatten() {
                 let shown = format!("{refusal:?}");

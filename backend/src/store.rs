@@ -1,5 +1,6 @@
 //! The database. It cannot read anybody's rows without a scope that names whose.
 
+mod administration;
 mod api_keys;
 pub(crate) mod context;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod users;
 use tokio_postgres::Row;
 
 pub(crate) use self::{
+    administration::{AccountChange, Changed},
     api_keys::{ApiKeyRow, NewApiKey},
     context::Context,
     keys::WrappedKey,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     audit::{Audit, Durability, Spool},
-    auth::{Auth, Registration},
+    auth::{Auth, PasswordRules, Registration},
     backend::Backend,
     channel::ChannelTls,
     cors::Cors,

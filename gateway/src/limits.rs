@@ -12,10 +12,10 @@ use governor::{
         keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
     },
 };
-use memoric_contract::{Identity, LimitClass, Operation, UserId};
+use memoric_contract::{Identity, LimitClass, Network, Operation, UserId};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{config, listener::Network, rejection::Rejection};
+use crate::{config, rejection::Rejection};
 
 /// The budgets of everyone who has asked lately.
 pub(crate) struct Limits {

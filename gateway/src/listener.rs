@@ -25,8 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::tls::CertificateError;
 pub(crate) use self::{
-    admission::Network, connection::Connection, deadline::BodyDue, reception::Reception,
-    tls::server_config,
+    connection::Connection, deadline::BodyDue, reception::Reception, tls::server_config,
 };
 
 /// A socket that clients connect to.

@@ -5,9 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use memoric_contract::{Caller, UserId};
+use memoric_contract::{Caller, Network, UserId};
 
-use crate::{config::InFlight, listener::Network, rejection::Rejection, tally::Tally};
+use crate::{config::InFlight, rejection::Rejection, tally::Tally};
 
 /// Counts the requests that are with the backend, and turns away more than it should hold.
 ///

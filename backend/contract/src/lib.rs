@@ -11,6 +11,7 @@ mod base62;
 mod fields;
 mod identity;
 mod key_id;
+mod network;
 mod operation;
 mod permission;
 pub mod problem;
@@ -24,6 +25,7 @@ pub use assertion::{ASSERTION_HEADER, Assertion, AssertionError, AssertionKey, V
 pub use fields::{FieldReader, FieldWriter};
 pub use identity::{Caller, CredentialKind, Identity, KeyId, PresentedBy, RequestId, UserId};
 pub use key_id::{KeyPurpose, key_id};
+pub use network::Network;
 pub use operation::{AnsweredBy, Demands, InternalOperation, LimitClass, Operation, RecordedBy};
 pub use permission::{Permission, Permissions, Role, Roles};
 pub use problem::{FieldError, Problem};

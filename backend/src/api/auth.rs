@@ -1,15 +1,16 @@
 //! Accounts and tokens, as clients ask for them.
 
 mod api_keys;
+mod guessing;
 mod login;
 mod password;
 mod refresh;
 mod registration;
+mod reset;
 mod sessions;
 
 use axum::http::StatusCode;
-use memoric_contract::{FieldError, Roles, UserId, audit::Resource};
-use secrecy::SecretString;
+use memoric_contract::{Roles, UserId, audit::Resource};
 use serde::Serialize;
 
 pub(super) use self::{
@@ -17,23 +18,19 @@ pub(super) use self::{
     login::login,
     password::change_password,
     refresh::refresh,
-    registration::register,
+    registration::{register, taken},
+    reset::reset_password,
     sessions::{end_session, list_sessions, logout, logout_everywhere},
 };
 use super::{Answer, deny, json};
 use crate::{
-    app::App,
-    caller::Call,
-    error::ApiError,
-    memories::stored_time,
-    people::{Username, check_password},
-    scope::Scope,
+    app::App, caller::Call, error::ApiError, memories::stored_time, people::Username, scope::Scope,
     store::Account,
 };
 
 /// An account as its owner and admins see it, key for key as clients know it.
 #[derive(Serialize)]
-struct Profile<'a> {
+pub(super) struct Profile<'a> {
     id: UserId,
     username: &'a str,
     email: &'a str,
@@ -80,7 +77,7 @@ pub(super) async fn show_profile(app: &App, call: &Call) -> Answer {
 }
 
 impl<'a> Profile<'a> {
-    fn of(account: &'a Account) -> Self {
+    pub(super) fn of(account: &'a Account) -> Self {
         Self {
             id: account.id,
             username: &account.username,
@@ -94,14 +91,4 @@ impl<'a> Profile<'a> {
             last_login_at: account.last_login_at.map(stored_time),
         }
     }
-}
-
-/// A new password that the rules of its `owner` allow.
-fn new_password(
-    field: &str,
-    password: String,
-    owner: &Username,
-) -> Result<SecretString, FieldError> {
-    check_password(field, &password, owner)?;
-    Ok(SecretString::from(password))
 }

@@ -129,6 +129,25 @@ impl<'a> Sent<'a> {
         self.judged(read).map(Some)
     }
 
+    /// Yes or no, which may be absent, or null.
+    pub(super) fn maybe_flag(&mut self, field: &'static str) -> Option<Option<bool>> {
+        match self.member(field).map(RawValue::get) {
+            Some("null") | None => Some(None),
+            Some("true") => Some(Some(true)),
+            Some("false") => Some(Some(false)),
+            Some(_) => self.judged(Err(FieldError::new(
+                field,
+                "not_a_flag",
+                "Input should be true or false",
+            ))),
+        }
+    }
+
+    /// Whether a field is there, and if only to say null.
+    pub(super) fn has(&self, field: &'static str) -> bool {
+        self.member(field).is_some()
+    }
+
     /// What a rule made of a field, or the fault that it found.
     pub(super) fn judged<T>(&mut self, judged: Result<T, FieldError>) -> Option<T> {
         judged.map_err(|fault| self.faults.push(fault)).ok()
@@ -146,18 +165,24 @@ impl<'a> Sent<'a> {
 }
 
 /// The fields that some operation reads in this way.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 18] = [
     "allowed_addresses",
+    "device_token",
     "email",
     "expires_days",
     "full_name",
+    "is_active",
     "name",
+    "namespace",
     "new_password",
     "old_password",
     "overlap_seconds",
     "password",
     "refresh_token",
+    "reset_password",
+    "roles",
     "scopes",
+    "token",
     "username",
 ];
 

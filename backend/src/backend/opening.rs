@@ -1,6 +1,6 @@
 //! Everything that must be as it should before a backend serves.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread};
+use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread, time::Instant};
 
 use memoric_config::Invalid;
 use memoric_contract::{api_key::CheckKey, token::TokenSigner};
@@ -13,9 +13,14 @@ use crate::{
     app::App,
     audit::Scribe,
     config::{Config, EncryptionKey},
+    cursor::Cursors,
+    devices::Devices,
+    guesses::Guesses,
     metrics::Metrics,
     migrate::{self, MigrateError},
+    password_rules::PasswordRules,
     passwords::{PasswordError, Passwords},
+    resets::Resets,
     revocation::Courier,
     seal::{
         KeyFileError, KeyTextError, Keyring, RingKey, SealError, Sealing, ServiceError, ServiceKey,
@@ -110,8 +115,16 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
             CheckKey::new(*config.check_key.expose()),
             Arc::clone(&secrets),
         )),
+        devices: Arc::new(Devices::new(Arc::clone(&secrets))),
+        resets: Arc::new(Resets::new(Arc::clone(&secrets))),
+        cursors: Arc::new(Cursors::new(Arc::clone(&secrets))),
         sessions: Arc::new(Sessions::new(secrets, config.sessions)),
         passwords: Passwords::new(cores, config.password_queue.get())?,
+        password_rules: Arc::new(PasswordRules::new(
+            config.password_rules,
+            config.password_min_length,
+        )),
+        guesses: Guesses::new(Instant::now()),
         tokens: Arc::new(Tokens::new(
             TokenSigner::hs256(config.signing_secret.expose()),
             config.access_token_ttl,

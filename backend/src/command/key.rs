@@ -12,10 +12,8 @@ use super::{
 use crate::{
     accounts::{self, AccountError},
     api_keys::{self, ApiKeys, DAY, MOST_DAYS, USUAL_DAYS, Wanted},
-    backend::{ensure_right_key, ring_key, service_secrets},
-    config::{EncryptionKey, check_key},
+    config::check_key,
     memories::stored_time,
-    seal::Keyring,
 };
 
 /// What can be done with API keys.
@@ -105,13 +103,8 @@ async fn revoke(desk: &Desk, who: &Who, id: &str) -> Result<(), Failure> {
 
 /// What makes keys: with the pepper of this database, under the check key of these settings.
 async fn keys(console: &Console, desk: &Desk) -> Result<ApiKeys, Failure> {
-    let (settings, environment) = (&console.loaded.settings, &console.environment);
-    let check = console.located(check_key(environment))?;
-    let from = console.located(EncryptionKey::new(settings, environment))?;
-    let ring = Keyring::new(ring_key(&from)?, Vec::new());
-    ensure_right_key(&desk.store, &ring).await?;
-    let secrets = service_secrets(&desk.store, &ring).await?;
-    Ok(ApiKeys::new(CheckKey::new(*check.expose()), secrets.into()))
+    let check = console.located(check_key(&console.environment))?;
+    Ok(ApiKeys::new(CheckKey::new(*check.expose()), desk.secrets(console).await?))
 }
 
 impl Create {

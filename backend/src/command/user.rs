@@ -4,6 +4,7 @@ use std::{
     io::{self, IsTerminal as _, Read as _},
     num::NonZeroUsize,
     path::PathBuf,
+    sync::Arc,
 };
 
 use clap::{Args, Subcommand};
@@ -15,14 +16,17 @@ use zeroize::Zeroizing;
 use super::{Console, Failure, block_on};
 use crate::{
     accounts::{self, AccountError, FirstAdminIs, Wanted},
-    config::{Database, FirstAdmin},
+    backend::{ensure_right_key, ring_key, service_secrets},
+    config::{Database, EncryptionKey, FirstAdmin},
     memories::stored_time,
     metrics::Metrics,
     migrate,
     passwords::Passwords,
     people::{Email, FullName, Namespace, UserRef, Username},
+    resets::Resets,
     revocation::Courier,
-    store::{Account, Pools, Store},
+    seal::{Keyring, ServiceSecrets},
+    store::{Account, AccountChange, Pools, Store},
 };
 
 /// What can be done with accounts.
@@ -61,6 +65,18 @@ pub(super) enum Command {
         #[command(flatten)]
         who: Who,
     },
+    /// Puts a user in another namespace, or in none, and ends their sessions.
+    SetNamespace {
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        namespace: NamespaceName,
+    },
+    /// Ends a user's sessions, and shows a token by which they choose another password within an hour.
+    ResetPassword {
+        #[command(flatten)]
+        who: Who,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +111,17 @@ pub(super) struct RoleNames {
     roles: Vec<Role>,
 }
 
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct NamespaceName {
+    /// The group of users to belong to.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Belongs to no group.
+    #[arg(long)]
+    none: bool,
+}
+
 /// Where a password comes from. Never an argument: those are for everybody on the machine to see.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
@@ -123,6 +150,8 @@ pub(super) fn run(console: &Console, command: Command) -> Result<(), Failure> {
             Command::SetRoles { who, roles } => desk.set_roles(&who, &roles).await,
             Command::Deactivate { who } => desk.deactivate(&who).await,
             Command::Activate { who } => desk.activate(&who).await,
+            Command::SetNamespace { who, namespace } => desk.set_namespace(&who, &namespace).await,
+            Command::ResetPassword { who } => desk.reset_password(console, &who).await,
         }
     })
 }
@@ -183,7 +212,7 @@ impl Desk {
     }
 
     async fn list(&self, json: bool) -> Result<(), Failure> {
-        let accounts = self.store.list_users().await?;
+        let accounts = accounts::list(&self.store).await?;
         if json {
             accounts.iter().for_each(|account| say!("{}", as_json(account)));
             return Ok(());
@@ -222,26 +251,70 @@ impl Desk {
     }
 
     async fn set_roles(&self, who: &Who, roles: &RoleNames) -> Result<(), Failure> {
-        let account = self.find(who).await?;
-        let ended = accounts::set_roles(&self.store, account.id, roles.set()).await?;
-        self.courier.carry(&[ended]).await;
-        say!("{} is now {}; their sessions have ended", account.username, names(roles.set()));
+        let roles = roles.set();
+        let change = AccountChange { roles: Some(roles), ..AccountChange::default() };
+        let account = self.change(who, "set_roles", &change).await?;
+        say!("{} is now {}; their sessions have ended", account.username, names(roles));
         Ok(())
     }
 
     async fn deactivate(&self, who: &Who) -> Result<(), Failure> {
-        let account = self.find(who).await?;
-        let ended = accounts::deactivate(&self.store, account.id).await?;
-        self.courier.carry(&[ended]).await;
+        let change = AccountChange { is_active: Some(false), ..AccountChange::default() };
+        let account = self.change(who, "deactivate_user", &change).await?;
         say!("{} is deactivated; their sessions have ended", account.username);
         Ok(())
     }
 
     async fn activate(&self, who: &Who) -> Result<(), Failure> {
-        let account = self.find(who).await?;
-        accounts::activate(&self.store, account.id).await?;
+        let change = AccountChange { is_active: Some(true), ..AccountChange::default() };
+        let account = self.change(who, "activate_user", &change).await?;
         say!("{} is active", account.username);
         Ok(())
+    }
+
+    async fn set_namespace(&self, who: &Who, wanted: &NamespaceName) -> Result<(), Failure> {
+        let namespace = wanted.namespace.as_deref().map(Namespace::parse).transpose();
+        let namespace = namespace.map_err(AccountError::from)?;
+        let namespace = namespace.map(|namespace| namespace.as_str().to_owned());
+        let said = namespace.clone().unwrap_or_else(|| "no namespace".to_owned());
+        let change = AccountChange { namespace: Some(namespace), ..AccountChange::default() };
+        let account = self.change(who, "set_namespace", &change).await?;
+        say!("{} is now in {said}; their sessions have ended", account.username);
+        Ok(())
+    }
+
+    async fn reset_password(&self, console: &Console, who: &Who) -> Result<(), Failure> {
+        let token = Resets::new(self.secrets(console).await?).mint()?;
+        let change = AccountChange { reset: Some(token.hash), ..AccountChange::default() };
+        let account = self.change(who, "reset_password", &change).await?;
+        eprintln!(
+            "the sessions of {} have ended; by this, shown once, they set a password within an hour:",
+            account.username
+        );
+        say!("{}", token.expose());
+        Ok(())
+    }
+
+    /// Changes the account of `who`, and tells the gateways what has ended by it.
+    async fn change(
+        &self,
+        who: &Who,
+        command: &str,
+        change: &AccountChange,
+    ) -> Result<Account, Failure> {
+        let account = self.find(who).await?;
+        let ended = accounts::change(&self.store, account.id, command, change).await?;
+        self.courier.carry(&[ended]).await;
+        Ok(account)
+    }
+
+    /// The secrets of the service, which only some commands need.
+    pub(super) async fn secrets(&self, console: &Console) -> Result<Arc<ServiceSecrets>, Failure> {
+        let (settings, environment) = (&console.loaded.settings, &console.environment);
+        let key = console.located(EncryptionKey::new(settings, environment))?;
+        let ring = Keyring::new(ring_key(&key)?, Vec::new());
+        ensure_right_key(&self.store, &ring).await?;
+        Ok(Arc::new(service_secrets(&self.store, &ring).await?))
     }
 
     pub(super) async fn find(&self, who: &Who) -> Result<Account, Failure> {

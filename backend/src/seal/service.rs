@@ -25,10 +25,6 @@ pub(crate) struct ServiceSecret(Key);
 
 /// Every secret of the service, opened.
 #[derive(Debug)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the bytes are fixed from the first; what writes them comes later")
-)]
 pub(crate) struct ServiceSecrets {
     pub(crate) api_key_pepper: ServiceSecret,
     pub(crate) refresh_ring: ServiceSecret,

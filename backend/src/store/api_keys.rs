@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::{
-    Store, StoreError, first, fitting, mismatch, pool::DatabaseRole, sole, trail::Appended,
-    tx::Scoped, users::console,
+    Context, Store, StoreError, first, fitting, mismatch, pool::DatabaseRole, sole,
+    trail::Appended, tx::Scoped,
 };
 use crate::{audit::Entry, scope::Scope};
 
@@ -87,7 +87,13 @@ impl Store {
         key: &NewApiKey<'_>,
         entry: &Entry,
     ) -> Result<Option<ApiKeyRow>, StoreError> {
-        create(self.pools.admin.scoped(&console("create_api_key", owner)), owner, key, entry).await
+        create(
+            self.pools.admin.scoped(&Context::at_the_console("create_api_key", owner)),
+            owner,
+            key,
+            entry,
+        )
+        .await
     }
 
     /// The owner's keys that live, the newest first.
@@ -97,7 +103,7 @@ impl Store {
 
     /// The same of `owner`'s, for the operator at the console.
     pub(crate) async fn api_keys_of(&self, owner: UserId) -> Result<Vec<ApiKeyRow>, StoreError> {
-        list(self.pools.admin.scoped(&console("list_api_keys", owner)), owner).await
+        list(self.pools.admin.scoped(&Context::at_the_console("list_api_keys", owner)), owner).await
     }
 
     /// Gives a key of the owner's another secret; the one it had is good for `overlap` longer.
@@ -138,7 +144,13 @@ impl Store {
         key: &KeyId,
         entry: &Entry,
     ) -> Result<Option<Revocation>, StoreError> {
-        revoke(self.pools.admin.scoped(&console("revoke_api_key", owner)), owner, key, entry).await
+        revoke(
+            self.pools.admin.scoped(&Context::at_the_console("revoke_api_key", owner)),
+            owner,
+            key,
+            entry,
+        )
+        .await
     }
 }
 

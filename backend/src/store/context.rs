@@ -7,7 +7,7 @@ use std::{
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use memoric_contract::UserId;
+use memoric_contract::{Role, UserId};
 use sha2::Sha256;
 use tokio::{sync::Notify, time::sleep};
 use zeroize::Zeroizing;
@@ -27,6 +27,13 @@ pub(crate) struct Context {
     pub(crate) namespace: Option<String>,
     /// What it is for, in lower-case letters, digits and `_`.
     pub(crate) purpose: &'static str,
+}
+
+impl Context {
+    /// That of the operator at the console, who acts as user 0.
+    pub(crate) fn at_the_console(purpose: &'static str, target: UserId) -> Self {
+        Self { user: UserId::NOBODY, target, role: Role::Admin.name(), namespace: None, purpose }
+    }
 }
 
 /// This process's key, and whether the database knows it.

@@ -13,11 +13,12 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{
-    NewAccount, NewMemoryRow, NewSession, Pools, Store,
+    AccountChange, Changed, NewAccount, NewMemoryRow, NewSession, Pools, Store,
     pool::cluster::{Cluster, superuser},
     tls::Driver,
 };
 use crate::{
+    administration::Administration,
     audit::Entry,
     caller::{Call, Gatekeeper},
     config::MigrateConfig,
@@ -58,6 +59,13 @@ impl World {
         let session = NewSession { id, user, generation, seed: [7; 32], personal: None };
         let entry = entry(EventType::LoginSucceeded, Some(user));
         self.store.start_session(&session, &entry).await.unwrap()
+    }
+
+    /// Changes an account as the operator at the console does.
+    pub(crate) async fn change(&self, user: UserId, change: &AccountChange) -> Changed {
+        let act = Administration::at_the_console(Operation::ChangeUser, user);
+        let entries = [console_entry(EventType::UserUpdated)];
+        self.store.change_user(&act, change, &entries).await.unwrap()
     }
 
     /// Makes the owner's keys, as the first write does.

@@ -44,10 +44,10 @@ const PAGE: i32 = 5_000;
 
 #[cfg(test)]
 mod tests {
-    use memoric_contract::{Role, Roles, audit::EventType};
+    use memoric_contract::Role;
 
     use super::*;
-    use crate::store::fixture::{World, console_entry};
+    use crate::store::{AccountChange, Changed, fixture::World};
 
     #[tokio::test]
     async fn what_is_revoked_comes_at_once_and_then_no_more() {
@@ -138,13 +138,11 @@ mod tests {
     }
 
     async fn revoke(world: &World, user: UserId) -> Revocation {
-        let roles: Roles = [Role::User].into_iter().collect();
-        world
-            .store
-            .set_roles(user, roles, &console_entry(EventType::UserUpdated))
-            .await
-            .unwrap()
-            .unwrap()
+        let roles = Some([Role::User].into_iter().collect());
+        let change = AccountChange { roles, ..AccountChange::default() };
+        let changed = world.change(user, &change).await;
+        let Changed::Done(ended) = changed else { panic!("{changed:?}") };
+        ended
     }
 
     /// Waits until nothing comes again: the transactions of other tests hold the cursor back too.

@@ -71,6 +71,7 @@ macro_rules! accounts {
         )
     };
 }
+pub(super) use accounts;
 
 impl Store {
     /// The account that logs in under this name or address, in the form in which it is compared.
@@ -105,14 +106,6 @@ impl Store {
         Ok(Footing { is_admin: row.try_get("is_admin")?, is_there: row.try_get("is_there")? })
     }
 
-    /// Every account, as the operator at the console sees it.
-    pub(crate) async fn list_users(&self) -> Result<Vec<Account>, StoreError> {
-        const SQL: &str = accounts!("'' AS password_hash", "memoric.users ORDER BY id");
-        let context = console("list_users", UserId::NOBODY);
-        let rows = self.pools.admin.scoped(&context).read(SQL, &[]).await?;
-        rows.iter().map(Account::read).collect()
-    }
-
     /// Draws the id of an account to be: what is sealed for it names it before it is there.
     pub(crate) async fn new_user_id(&self) -> Result<UserId, StoreError> {
         const SQL: &str = "SELECT credentials.new_user_id()";
@@ -143,73 +136,6 @@ impl Store {
         Account::read(&sole(rows)?)
     }
 
-    /// Makes an account for the operator at the console.
-    pub(crate) async fn create_user(
-        &self,
-        account: &NewAccount<'_>,
-        entry: &Entry,
-    ) -> Result<Account, StoreError> {
-        const SQL: &str = accounts!(
-            "password_hash",
-            "credentials.create_user($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-        );
-        let NewAccount { id, username, email, password_hash, full_name, namespace, roles } =
-            account;
-        let (context, record) = (console("create_user", *id), Appended::new(entry));
-        let roles = role_names(*roles);
-        let rows = self
-            .pools
-            .admin
-            .scoped(&context)
-            .write(
-                SQL,
-                &[&id.0, username, email, password_hash, full_name, namespace, &roles, &record],
-            )
-            .await?;
-        entry.note_written();
-        Account::read(&sole(rows)?)
-    }
-
-    /// Gives a user other roles and ends what was begun with the old ones. `None`: there is no such user.
-    pub(crate) async fn set_roles(
-        &self,
-        user: UserId,
-        roles: Roles,
-        entry: &Entry,
-    ) -> Result<Option<Revocation>, StoreError> {
-        const SQL: &str =
-            "SELECT generation, expires_at FROM credentials.set_roles($1, $2, $3, $4)";
-        let (context, record) = (console("set_roles", user), Appended::new(entry));
-        let roles = role_names(roles);
-        let rows =
-            self.pools.admin.scoped(&context).write(SQL, &[&user.0, &roles, &record]).await?;
-        ended(user, rows, entry)
-    }
-
-    /// Lets a user in no more and ends what they had begun. `None`: there is no such user.
-    pub(crate) async fn deactivate_user(
-        &self,
-        user: UserId,
-        entry: &Entry,
-    ) -> Result<Option<Revocation>, StoreError> {
-        const SQL: &str = "SELECT generation, expires_at FROM credentials.deactivate($1, $2, $3)";
-        let (context, record) = (console("deactivate_user", user), Appended::new(entry));
-        let rows = self.pools.admin.scoped(&context).write(SQL, &[&user.0, &record]).await?;
-        ended(user, rows, entry)
-    }
-
-    /// Lets a user in again. Whether there is such a user.
-    pub(crate) async fn activate_user(
-        &self,
-        user: UserId,
-        entry: &Entry,
-    ) -> Result<bool, StoreError> {
-        const SQL: &str = "SELECT credentials.activate($1, $2, $3)";
-        let (context, record) = (console("activate_user", user), Appended::new(entry));
-        let rows = self.pools.admin.scoped(&context).write(SQL, &[&user.0, &record]).await?;
-        done(rows, entry)
-    }
-
     /// Replaces one's own password if it is still the one of `old_hash`, and ends every session.
     /// `None`: it is not, or the account is not active.
     pub(crate) async fn change_password(
@@ -224,6 +150,30 @@ impl Store {
         let (user, record) = (scope.owner(), Appended::new(entry));
         let scoped = self.pools.auth.scoped(scope.context());
         let rows = scoped.write(SQL, &[&user.0, &old_hash, &new_hash, &record]).await?;
+        ended(user, rows, entry)
+    }
+
+    /// Whose password the token behind `hash` resets. `None`: it is none, or none any more.
+    pub(crate) async fn find_reset(&self, hash: [u8; 32]) -> Result<Option<Account>, StoreError> {
+        const SQL: &str = accounts!("password_hash", "credentials.find_reset($1)");
+        let rows = self.pools.auth.call(SQL, &[&hash.as_slice()]).await?;
+        first(rows).map(|row| Account::read(&row)).transpose()
+    }
+
+    /// Sets a password by the token behind `hash`, and ends every session. `None`: the token is none, or
+    /// none any more.
+    pub(crate) async fn reset_password(
+        &self,
+        user: UserId,
+        hash: [u8; 32],
+        new_hash: &str,
+        entry: &Entry,
+    ) -> Result<Option<Revocation>, StoreError> {
+        const SQL: &str =
+            "SELECT generation, expires_at FROM credentials.reset_password($1, $2, $3, $4)";
+        let record = Appended::new(entry);
+        let rows =
+            self.pools.auth.call(SQL, &[&user.0, &hash.as_slice(), &new_hash, &record]).await?;
         ended(user, rows, entry)
     }
 
@@ -243,7 +193,7 @@ impl Store {
 }
 
 impl Account {
-    fn read(row: &Row) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
         let Json(metadata) = row.try_get("metadata")?;
         Ok(Self {
             id: UserId(row.try_get("id")?),
@@ -264,11 +214,6 @@ impl Account {
     }
 }
 
-/// The context of the operator at the console, who acts as user 0.
-pub(super) fn console(purpose: &'static str, target: UserId) -> Context {
-    Context { user: UserId::NOBODY, target, role: Role::Admin.name(), namespace: None, purpose }
-}
-
 /// What a new generation of a user ends, if there is one, and with it what `entry` says.
 pub(super) fn ended(
     user: UserId,
@@ -277,17 +222,22 @@ pub(super) fn ended(
 ) -> Result<Option<Revocation>, StoreError> {
     let Some(row) = first(rows) else { return Ok(None) };
     entry.note_written();
+    ended_by(user, &row).map(Some)
+}
+
+/// What the new generation in `row` ends.
+pub(super) fn ended_by(user: UserId, row: &Row) -> Result<Revocation, StoreError> {
     let generation: i64 = row.try_get("generation")?;
     let expires_at: OffsetDateTime = row.try_get("expires_at")?;
-    Ok(Some(Revocation {
+    Ok(Revocation {
         user,
         revoked: Revoked::Before(fitting(generation)?),
         // Rounded up, as in the feed.
         expires_at: fitting((expires_at + ALMOST_A_SECOND).unix_timestamp())?,
-    }))
+    })
 }
 
-fn role_names(roles: Roles) -> Vec<&'static str> {
+pub(super) fn role_names(roles: Roles) -> Vec<&'static str> {
     roles.iter().map(Role::name).collect()
 }
 
@@ -304,7 +254,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::fixture::{World, console_entry, entry, scope};
+    use crate::store::fixture::{World, entry, scope};
 
     #[tokio::test]
     async fn a_login_is_found_by_name_and_by_address() {
@@ -399,74 +349,6 @@ mod tests {
             let refused = scoped.write(SQL, &[&alice.0, record]).await.unwrap_err();
             assert_eq!(refused.code().unwrap().code(), "28000", "{case}");
         }
-    }
-
-    #[tokio::test]
-    async fn other_roles_and_deactivation_end_every_session() {
-        let world = World::new().await;
-        let (store, bob, session) = (&world.store, world.bob, Uuid::new_v4());
-        assert!(world.log_in(bob, 1, session).await);
-
-        let roles = [Role::Readonly].into_iter().collect();
-        let ended = store
-            .set_roles(bob, roles, &console_entry(EventType::UserUpdated))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(ended.revoked, Revoked::Before(2));
-        assert_eq!(store.find_user(bob).await.unwrap().unwrap().roles, roles);
-        assert!(!store.is_live(bob, Uuid::new_v4(), session, 1).await.unwrap());
-
-        let ended = store
-            .deactivate_user(bob, &console_entry(EventType::UserDeactivated))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(ended.revoked, Revoked::Before(3));
-        assert!(!world.log_in(bob, 3, session).await, "who is deactivated begins none");
-        assert_eq!(
-            store.revocations_since("").await.unwrap().revocations,
-            [ended.message()],
-            "the later says all that the earlier said"
-        );
-
-        assert!(store.activate_user(bob, &console_entry(EventType::UserActivated)).await.unwrap());
-        assert!(world.log_in(bob, 3, Uuid::new_v4()).await);
-    }
-
-    #[tokio::test]
-    async fn whoever_is_not_there_is_a_decision() {
-        let World { store, .. } = World::new().await;
-        let (nobody, entry) = (UserId(4711), console_entry(EventType::UserUpdated));
-
-        assert_eq!(store.set_roles(nobody, Roles::default(), &entry).await.unwrap(), None);
-        assert_eq!(store.deactivate_user(nobody, &entry).await.unwrap(), None);
-        assert!(!store.activate_user(nobody, &entry).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn the_operator_makes_admins_and_sees_every_account() {
-        let World { store, .. } = World::new().await;
-        let id = store.new_user_id().await.unwrap();
-        let account = NewAccount {
-            id,
-            username: "root",
-            email: "root@example.com",
-            password_hash: "hash",
-            full_name: Some("Root"),
-            namespace: Some("staff"),
-            roles: [Role::Admin].into_iter().collect(),
-        };
-
-        let made =
-            store.create_user(&account, &console_entry(EventType::UserCreated)).await.unwrap();
-
-        assert_eq!((made.id, made.namespace.as_deref()), (id, Some("staff")));
-        assert!(made.roles.contains(Role::Admin));
-        let listed = store.list_users().await.unwrap();
-        let names: Vec<_> = listed.iter().map(|account| account.username.as_str()).collect();
-        assert_eq!(names, ["alice", "bob", "root"]);
-        assert!(listed.iter().all(|account| account.password_hash.is_empty()));
     }
 
     #[tokio::test]

@@ -14,6 +14,10 @@ pub struct Auth {
     pub session_life: u64,
     /// Whether strangers may make themselves an account.
     pub registration: Registration,
+    /// What new passwords must be like.
+    pub password_rules: PasswordRules,
+    /// Characters of a new password, 8 to 64.
+    pub password_min_length: usize,
     /// Passwords that may wait to be hashed, at least 1; beyond it, 503.
     pub password_queue: usize,
 }
@@ -29,6 +33,18 @@ pub enum Registration {
     Open,
 }
 
+/// What new passwords must be like, besides long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PasswordRules {
+    /// None of the common ones and not the name of its owner (NIST SP 800-63B-4).
+    #[default]
+    Nist,
+    /// The same, and with an upper-case letter, a lower-case letter and a digit for a new account, as
+    /// the Python server had it.
+    Python,
+}
+
 impl Default for Auth {
     fn default() -> Self {
         Self {
@@ -36,6 +52,8 @@ impl Default for Auth {
             session_idle: 7 * 24 * 3600,
             session_life: 30 * 24 * 3600,
             registration: Registration::Closed,
+            password_rules: PasswordRules::Nist,
+            password_min_length: 12,
             password_queue: 64,
         }
     }

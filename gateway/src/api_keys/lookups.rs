@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memoric_contract::Network;
 use quick_cache::sync::Cache;
 
-use crate::{limits::Budget, listener::Network, rejection::Rejection};
+use crate::{limits::Budget, rejection::Rejection};
 
 /// Failures of the last minute. A key that fails had a good check MAC, so it was revoked, has expired,
 /// or is a guess by who has the check key: in each case asking again and again helps nobody.

@@ -1,9 +1,11 @@
 //! How many may be connected.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use memoric_contract::Network;
 
 use crate::{
     config::{Connections, TrustedProxies},
@@ -33,13 +35,6 @@ pub(super) enum Refused {
     /// Too many are connected from there.
     Crowded,
 }
-
-/// What one client can be assumed to hold: an IPv4 address, or a /64 of IPv6.
-///
-/// A single customer is given a whole /64, so counting each of its addresses would count nobody.
-/// An IPv4 address dressed as IPv6 is the IPv4 address.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Network(IpAddr);
 
 #[derive(Default)]
 struct Present {
@@ -111,19 +106,6 @@ impl Refused {
     }
 }
 
-impl Network {
-    /// The network of `client`.
-    pub(crate) fn of(client: IpAddr) -> Self {
-        Self(match client.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & PREFIX)),
-        })
-    }
-}
-
-/// The first 64 bits of an IPv6 address.
-const PREFIX: u128 = !0 << 64;
-
 #[cfg(test)]
 mod tests {
     use memoric_config::schema::TrustedHeader;
@@ -174,15 +156,5 @@ mod tests {
         assert_eq!(admission.admit("192.0.2.3".parse().unwrap()).err(), Some(Refused::Full));
         drop(seats);
         assert!(admission.present().by_network.is_empty(), "nobody is remembered who has left");
-    }
-
-    #[test]
-    fn the_addresses_of_one_client_count_as_one() {
-        let network = |client: &str| Network::of(client.parse().unwrap());
-
-        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9"), "one /64");
-        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"), "two of them");
-        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"), "the same dressed up");
-        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
     }
 }

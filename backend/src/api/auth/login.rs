@@ -1,5 +1,7 @@
 //! A login: a password traded for an access token.
 
+use std::time::SystemTime;
+
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
     Operation, Roles, UserId,
@@ -13,24 +15,38 @@ use zeroize::Zeroizing;
 
 use super::{
     super::{Answer, body, json, recorded},
+    guessing,
     refresh::{Pair, access_token},
 };
 use crate::{
     app::App,
     audit::{self, Named},
     caller::Call,
+    devices::Device,
     error::{ApiError, Chain},
+    guesses::{Guess, Guesser, NameKey},
     memories::stored_time,
     passwords::Verdict,
     people::LoginName,
     store::{Account, NewSession},
 };
 
+/// What a client presents.
+struct Presented {
+    name: String,
+    password: SecretString,
+    /// The device that it comes from, if somebody has logged in there before.
+    device: Option<Device>,
+}
+
 /// The answer to a login.
 #[derive(Serialize)]
 struct LoggedIn<'a> {
     #[serde(flatten)]
     pair: Pair<'a>,
+    /// To be sent along with the next login from there: whatever strangers guess at the account, it
+    /// need not wait for it.
+    device_token: &'a str,
     user: FullProfile<'a>,
 }
 
@@ -62,24 +78,33 @@ struct FullProfile<'a> {
 /// Whoever there is not, whoever is not active and whoever mistypes take the same way and get the
 /// same answer.
 pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer {
-    let (name, password) = read_credentials(call, body).await?;
-    let account = match LoginName::parse(&name) {
-        Some(name) => app.store.find_login(name.as_str()).await?,
-        None => None,
-    };
+    let presented = read_credentials(app, call, body).await?;
+    let (guess, account) = admit(app, call, &presented).await?;
     let able = account.as_ref().filter(|account| account.is_active);
-    let verdict = verify(app, password.clone(), account.as_ref()).await?;
-    let (Some(able), Verdict::Match { upgrade }) = (able, verdict) else {
-        return Err(login_failed(app, call, account.as_ref(), &name).await);
+    let verdict = verify(app, call, presented.password.clone(), account.as_ref()).await;
+    let verdict = match verdict {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            guess.was_none();
+            return Err(error);
+        }
     };
+    let (Some(able), Verdict::Match { upgrade }) = (able, verdict) else {
+        guessing::record_wrong(app, call, guess, account.as_ref()).await?;
+        return Err(login_failed(app, call, account.as_ref(), &presented.name).await);
+    };
+    guess.was_right();
 
     let session = begin_session(app, call, able).await?;
     let Some(session) = session else {
-        return Err(login_failed(app, call, account.as_ref(), &name).await);
+        return Err(login_failed(app, call, account.as_ref(), &presented.name).await);
     };
     if upgrade {
-        upgrade_hash(app, call, able, password).await;
+        upgrade_hash(app, call, able, presented.password).await;
     }
+    let device = presented.device.filter(|device| device.user == able.id);
+    let device = device.unwrap_or_else(|| Device::new(able.id));
+    let device_token = app.devices.token(device, SystemTime::now());
     let lives = app.sessions.lives();
     let pair = Pair {
         access_token: &session.access_token,
@@ -88,7 +113,10 @@ pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer 
         refresh_token: &session.refresh_token,
         refresh_expires_in: lives.idle.min(lives.life).as_secs(),
     };
-    Ok(json(StatusCode::OK, &LoggedIn { pair, user: FullProfile::of(able) }))
+    Ok(json(
+        StatusCode::OK,
+        &LoggedIn { pair, device_token: &device_token, user: FullProfile::of(able) },
+    ))
 }
 
 impl<'a> FullProfile<'a> {
@@ -110,24 +138,64 @@ impl<'a> FullProfile<'a> {
     }
 }
 
-async fn read_credentials(call: &Call, body: Body) -> Result<(String, SecretString), ApiError> {
+async fn read_credentials(app: &App, call: &Call, body: Body) -> Result<Presented, ApiError> {
     body::fields(call.headers(), body, Operation::Login, |mut sent| {
         let (name, password) = (sent.text("username"), sent.secret("password"));
-        name.zip(password).ok_or_else(|| sent.refusal())
+        let device = sent.maybe_text("device_token");
+        match (name, password, device) {
+            (Some(name), Some(password), Some(token)) => {
+                let device = token.and_then(|token| app.devices.read(&token, SystemTime::now()));
+                Ok(Presented { name, password, device })
+            }
+            _ => Err(sent.refusal()),
+        }
     })
     .await
+}
+
+/// Takes the guess that a login is, and finds the account that it is at.
+///
+/// A stranger who has to wait is told so before anything is asked of the database, whoever the name
+/// stands for.
+async fn admit(
+    app: &App,
+    call: &Call,
+    presented: &Presented,
+) -> Result<(Guess, Option<Account>), ApiError> {
+    let name = LoginName::parse(&presented.name);
+    let counted = name.as_ref().map_or(presented.name.as_str(), LoginName::as_str);
+    let stranger = || guessing::take(app, Guesser::Stranger(NameKey::of(counted), call.network()));
+    let find = async || match &name {
+        Some(name) => app.store.find_login(name.as_str()).await,
+        None => Ok(None),
+    };
+    let Some(device) = presented.device else {
+        let guess = stranger()?;
+        return Ok((guess, find().await?));
+    };
+    let account = find().await?;
+    let guess = match &account {
+        Some(account) if account.id == device.user => {
+            guessing::take(app, Guesser::Known(device.id))?
+        }
+        _ => stranger()?,
+    };
+    Ok((guess, account))
 }
 
 /// Verifies a password, and meanwhile fetches what a record of the attempt is sealed with: both,
 /// whoever it is, so that the longer of the two, which is the same for everybody, is what shows.
 async fn verify(
     app: &App,
+    call: &Call,
     password: SecretString,
     account: Option<&Account>,
 ) -> Result<Verdict, ApiError> {
     let able = account.filter(|account| account.is_active);
     let hash = able.map(|account| account.password_hash.as_str());
-    let verified = async { Ok::<_, ApiError>(app.passwords.verify(password, hash).await?) };
+    let network = call.network();
+    let verified =
+        async { Ok::<_, ApiError>(app.passwords.verify(password, hash, network).await?) };
     let prepared = async { Ok(app.scribe.prepare(account.map(|account| account.id)).await?) };
     // The password first: where too many wait, nothing is asked of the database.
     let (verdict, ()) = tokio::try_join!(biased; verified, prepared)?;
@@ -164,7 +232,7 @@ async fn begin_session(
 /// Puts a hash of today's kind in the place of an older one. A login does not fail for want of it.
 async fn upgrade_hash(app: &App, call: &Call, account: &Account, password: SecretString) {
     let upgraded = async {
-        let hash = app.passwords.hash(password).await?;
+        let hash = app.passwords.hash(password, call.network()).await?;
         let record = Record {
             number: 1,
             subject: Some(account.id),

@@ -6,45 +6,52 @@ use memoric_contract::{
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
-use thiserror::Error;
 
 use super::{
     super::{Answer, body, json, recorded},
-    new_password,
+    guessing,
 };
 use crate::{
     app::App,
     audit::{self, Named},
     caller::Call,
     error::ApiError,
+    guesses::Guesser,
+    password_rules::{Occasion, Owner},
     passwords::Verdict,
-    people::Username,
     scope::Scope,
 };
-
-/// A stored name that none of ours can be.
-#[derive(Debug, Error)]
-#[error("the stored user name is not one")]
-struct UnknownName;
 
 /// Replaces one's own password, and ends every session begun with the old one, this one included.
 pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) -> Answer {
     let user = call.identity()?.user;
     call.concerns_account(user);
+    let session = call.identity()?.presented.session().ok_or(ApiError::NoSession)?;
     let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
-    let owner =
-        Username::parse(&account.username).map_err(|_| ApiError::unreadable(UnknownName))?;
+    let owner = Owner { username: &account.username, email: &account.email };
     let (old, new) = body::fields(call.headers(), body, Operation::ChangePassword, |mut sent| {
         let (old, new) = (sent.secret("old_password"), sent.text("new_password"));
-        let new = new.and_then(|new| sent.judged(new_password("new_password", new, &owner)));
+        let new = new.and_then(|new| {
+            sent.judged(app.password_rules.judge("new_password", new, owner, Occasion::Change))
+        });
         old.zip(new).ok_or_else(|| sent.refusal())
     })
     .await?;
-    let verdict = app.passwords.verify(old, Some(&account.password_hash)).await?;
-    if verdict == Verdict::Mismatch {
-        return Err(password_not_changed(app, call, user).await);
+    // Whoever holds the session answers for their guesses, whatever strangers guess meanwhile.
+    let guess = guessing::take(app, Guesser::Known(session))?;
+    let verified = app.passwords.verify(old, Some(&account.password_hash), call.network()).await;
+    match verified {
+        Ok(Verdict::Match { .. }) => guess.was_right(),
+        Ok(Verdict::Mismatch) => {
+            guessing::record_wrong(app, call, guess, Some(&account)).await?;
+            return Err(password_not_changed(app, call, user).await);
+        }
+        Err(error) => {
+            guess.was_none();
+            return Err(error.into());
+        }
     }
-    let new_hash = app.passwords.hash(new).await?;
+    let new_hash = app.passwords.hash(new, call.network()).await?;
     let entry =
         app.scribe.entry(password_change(call, user, StatusCode::OK), call, Named::Not).await?;
     let (carrier, scope) = (app.clone(), Scope::of(call)?);

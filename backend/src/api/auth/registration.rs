@@ -14,13 +14,14 @@ use super::{
         body::{self, Sent},
         json, recorded,
     },
-    Profile, new_password,
+    Profile,
 };
 use crate::{
     app::App,
     audit::{self, Named},
     caller::Call,
     error::ApiError,
+    password_rules::{Occasion, Owner, PasswordRules},
     people::{Email, FullName, Username},
     store::{NewAccount, StoreError},
 };
@@ -39,10 +40,10 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
     if app.registration == Registration::Closed {
         return Err(registration_failed(app, call, None, ApiError::RegistrationClosed).await);
     }
-    let registrant =
-        body::fields(call.headers(), body, Operation::Register, Registrant::read).await?;
+    let read = |sent: Sent<'_>| Registrant::read(sent, &app.password_rules);
+    let registrant = body::fields(call.headers(), body, Operation::Register, read).await?;
 
-    let password_hash = app.passwords.hash(registrant.password).await?;
+    let password_hash = app.passwords.hash(registrant.password, call.network()).await?;
     let id = app.store.new_user_id().await?;
     let record =
         Record { subject: Some(id), owner: Some(id), ..attempt(call, StatusCode::CREATED) };
@@ -67,15 +68,16 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
 }
 
 impl Registrant {
-    fn read(mut sent: Sent<'_>) -> Result<Self, ApiError> {
+    fn read(mut sent: Sent<'_>, rules: &PasswordRules) -> Result<Self, ApiError> {
         let username = sent.text("username").and_then(|name| sent.judged(Username::parse(&name)));
         let email = sent.text("email").and_then(|email| sent.judged(Email::parse(&email)));
         let password = sent.text("password");
         // Without a name there is nothing to hold the password against, and the answer is no anyway.
-        let password = username
-            .as_ref()
-            .zip(password)
-            .and_then(|(owner, password)| sent.judged(new_password("password", password, owner)));
+        let password = username.as_ref().zip(password).and_then(|(username, password)| {
+            let email = email.as_ref().map_or("", Email::as_str);
+            let owner = Owner { username: username.as_str(), email };
+            sent.judged(rules.judge("password", password, owner, Occasion::Beginning))
+        });
         let full_name = sent
             .maybe_text("full_name")
             .and_then(|name| sent.judged(name.map(|name| FullName::parse(&name)).transpose()));
@@ -110,7 +112,7 @@ fn attempt(call: &Call, status: StatusCode) -> Record {
 }
 
 /// The refusal, if it is that somebody else has the name or the address.
-fn taken(error: StoreError, username: &str) -> Result<ApiError, StoreError> {
+pub(in crate::api) fn taken(error: StoreError, username: &str) -> Result<ApiError, StoreError> {
     match error.constraint() {
         Some("users_username_unique") => Ok(ApiError::UsernameTaken(username.to_owned())),
         Some("users_email_unique") => Ok(ApiError::EmailTaken),

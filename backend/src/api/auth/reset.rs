@@ -1,0 +1,69 @@
+//! A password set anew, by a token that an admin handed out.
+
+use axum::{body::Body, http::StatusCode};
+use memoric_contract::{
+    Operation, UserId,
+    audit::{Action, EventType, Record, Resource},
+};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+use super::super::{Answer, body, json, recorded};
+use crate::{
+    app::App,
+    audit::{self, Named},
+    caller::Call,
+    error::ApiError,
+    password_rules::{Occasion, Owner},
+};
+
+/// Sets a password, once for each token, and ends every session.
+pub(in crate::api) async fn reset_password(app: &App, call: &Call, body: Body) -> Answer {
+    let (token, new) = body::fields(call.headers(), body, Operation::ResetPassword, |mut sent| {
+        let (token, new) = (sent.secret("token"), sent.text("new_password"));
+        token.zip(new).ok_or_else(|| sent.refusal())
+    })
+    .await?;
+    let hash = app.resets.hash(token.expose_secret());
+    let Some(account) = app.store.find_reset(hash).await? else {
+        return Err(not_reset(app, call, None).await);
+    };
+    call.concerns_account(account.id);
+    let owner = Owner { username: &account.username, email: &account.email };
+    let new = app.password_rules.judge("new_password", new, owner, Occasion::Change);
+    let new = new.map_err(|fault| ApiError::Invalid(vec![fault]))?;
+    let new_hash = app.passwords.hash(new, call.network()).await?;
+
+    let user = account.id;
+    let record = Record { subject: Some(user), ..reset(call, Some(user), StatusCode::OK) };
+    let entry = app.scribe.entry(record, call, Named::Known(&account.username)).await?;
+    let carrier = app.clone();
+    let ended = app.carry_through(async move {
+        let ended = carrier.store.reset_password(user, hash, &new_hash, &entry).await?;
+        carrier.courier.carry(ended.as_slice()).await;
+        Ok(ended)
+    });
+    let Some(ended) = ended.await? else {
+        return Err(not_reset(app, call, Some(user)).await);
+    };
+    call.revokes(&[ended]);
+    Ok(json(StatusCode::OK, &json!({ "message": "Password reset successfully" })))
+}
+
+/// Records that a token was good for nothing, and makes the answer.
+async fn not_reset(app: &App, call: &Call, user: Option<UserId>) -> ApiError {
+    let record = Record {
+        error_message: Some("Invalid or expired reset token".to_owned()),
+        ..reset(call, user, StatusCode::BAD_REQUEST)
+    };
+    recorded(app, call, record, Named::Not, ApiError::InvalidResetToken).await
+}
+
+fn reset(call: &Call, owner: Option<UserId>, status: StatusCode) -> Record {
+    Record {
+        owner,
+        action: Some(Action::Update),
+        resource: Some(Resource::User),
+        ..audit::about(call, EventType::PasswordReset, status.as_u16())
+    }
+}

@@ -1,0 +1,206 @@
+//! Accounts, as admins see, make and change them.
+
+mod wanted;
+
+use std::slice;
+
+use axum::{body::Body, http::StatusCode};
+use memoric_contract::{
+    Operation, UserId,
+    audit::{Action, EventType, Record, Resource},
+};
+use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::json;
+
+use self::wanted::{NewUser, Wish};
+use super::{
+    Answer,
+    auth::{Profile, taken},
+    body, deny, json,
+    query::Asked,
+    recorded,
+};
+use crate::{
+    accounts,
+    administration::Administration,
+    app::App,
+    audit::{self, Named},
+    caller::Call,
+    error::ApiError,
+    people::{FullName, Namespace},
+    resets::{self, ResetToken},
+    store::{Account, Changed, NewAccount},
+};
+
+/// An account as an admin sees it, with the token that they asked for. Nothing shows it again.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    profile: Profile<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset_token: Option<&'a str>,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset_expires_in: Option<u64>,
+}
+
+/// Every account, page by page, in the order of their ids.
+pub(super) async fn list_users(app: &App, call: &Call) -> Answer {
+    let act = to_see(app, call, None).await?;
+    let mut asked = Asked::read(call.target())?;
+    let (limit, cursor) = (asked.number("limit", 1..=MOST, USUAL), asked.text("cursor", 100));
+    let after = cursor.and_then(|cursor| match cursor {
+        None => Some(0),
+        Some(cursor) => app.cursors.read(call.operation_name(), &cursor).or_else(|| {
+            asked.fault("cursor", "not_a_cursor", "Input should be a cursor of this list")
+        }),
+    });
+    let (Some(limit), Some(after)) = (limit, after) else { return Err(asked.refusal()) };
+
+    let mut accounts = app.store.list_users(&act, after, limit + 1).await?;
+    let page = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = accounts.len() > page;
+    accounts.truncate(page);
+    let last = accounts.last().filter(|_| has_more);
+    let next = last.map(|last| app.cursors.behind(call.operation_name(), last.id.0));
+    let users: Vec<_> = accounts.iter().map(Profile::of).collect();
+    Ok(json(StatusCode::OK, &json!({ "users": users, "next_cursor": next })))
+}
+
+/// One account.
+pub(super) async fn show_user(app: &App, call: &Call) -> Answer {
+    let user = UserId::parse(call.last_segment());
+    let act = to_see(app, call, user).await?;
+    let user = user.ok_or(ApiError::UserNotFound)?;
+    call.concerns_account(user);
+    let account = app.store.show_user(&act).await?.ok_or(ApiError::UserNotFound)?;
+    Ok(json(StatusCode::OK, &Profile::of(&account)))
+}
+
+/// Makes an account for somebody. Without a password they choose one themselves, by a token.
+pub(super) async fn create_user(app: &App, call: &Call, body: Body) -> Answer {
+    let read = |sent: body::Sent<'_>| NewUser::read(sent, &app.password_rules);
+    let wanted = body::fields(call.headers(), body, Operation::CreateUser, read).await?;
+    let (password, token) = match wanted.password {
+        Some(password) => (password, None),
+        None => first_password(app)?,
+    };
+    let password_hash = app.passwords.hash(password, call.network()).await?;
+
+    let id = app.store.new_user_id().await?;
+    let act = Administration::of(call, Some(id))?;
+    let record = Record {
+        metadata: Some(json!({ "roles": wanted.roles })),
+        ..about(call, EventType::UserCreated, Action::Create, id)
+    };
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let account = NewAccount {
+        id,
+        username: wanted.username.as_str(),
+        email: wanted.email.as_str(),
+        password_hash: &password_hash,
+        full_name: wanted.full_name.as_ref().map(FullName::as_str),
+        namespace: wanted.namespace.as_ref().map(Namespace::as_str),
+        roles: wanted.roles,
+    };
+    let reset = token.as_ref().map(|token| token.hash);
+    match app.store.create_user(&act, &account, reset, &entry).await {
+        Ok(Some(made)) => {
+            call.concerns_account(id);
+            Ok(json(StatusCode::CREATED, &Shown::with(&made, token.as_ref())))
+        }
+        Ok(None) => Err(denied(app, call, None).await),
+        Err(error) => Err(not_made(app, call, taken(error, account.username)?).await),
+    }
+}
+
+/// Changes an account, and ends what was begun with it.
+pub(super) async fn change_user(app: &App, call: &Call, body: Body) -> Answer {
+    let wish = body::fields(call.headers(), body, Operation::ChangeUser, Wish::read).await?;
+    let user = UserId::parse(call.last_segment());
+    let act = Administration::of(call, user)?;
+    let user = user.ok_or(ApiError::UserNotFound)?;
+    call.concerns_account(user);
+    let token = wish.resets.then(|| app.resets.mint()).transpose().map_err(ApiError::unwritable)?;
+    let change = wish.change(token.as_ref().map(|token| token.hash));
+
+    let about = |event| about(call, event, Action::Update, user);
+    let mut entries = Vec::with_capacity(2);
+    for record in accounts::records(&change, about) {
+        entries.push(app.scribe.entry(record, call, Named::Not).await?);
+    }
+    let carrier = app.clone();
+    let changed = app.carry_through(async move {
+        let changed = carrier.store.change_user(&act, &change, &entries).await?;
+        if let Changed::Done(ended) = &changed {
+            carrier.courier.carry(slice::from_ref(ended)).await;
+        }
+        Ok(changed)
+    });
+    match changed.await? {
+        Changed::Done(ended) => call.revokes(&[ended]),
+        Changed::Forbidden => return Err(denied(app, call, Some(user)).await),
+        Changed::Absent => return Err(ApiError::UserNotFound),
+        Changed::LastAdmin => return Err(ApiError::LastAdmin),
+    }
+    let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
+    Ok(json(StatusCode::OK, &Shown::with(&account, token.as_ref())))
+}
+
+impl<'a> Shown<'a> {
+    fn with(account: &'a Account, token: Option<&'a ResetToken>) -> Self {
+        Self {
+            profile: Profile::of(account),
+            reset_token: token.map(ResetToken::expose),
+            reset_expires_in: token.map(|_| resets::LIFE.as_secs()),
+        }
+    }
+}
+
+async fn to_see(
+    app: &App,
+    call: &Call,
+    target: Option<UserId>,
+) -> Result<Administration, ApiError> {
+    match Administration::to_see(&app.store, call, target).await {
+        Err(ApiError::Forbidden) => Err(denied(app, call, target).await),
+        opened => opened,
+    }
+}
+
+/// Records that who asks is no admin any more, and makes the answer.
+async fn denied(app: &App, call: &Call, target: Option<UserId>) -> ApiError {
+    deny(app, call, "accounts", (Resource::User, target)).await
+}
+
+/// Records that an account was not made, and makes the answer.
+async fn not_made(app: &App, call: &Call, refused: ApiError) -> ApiError {
+    let record = Record {
+        action: Some(Action::Create),
+        resource: Some(Resource::User),
+        error_message: Some(refused.to_string()),
+        ..audit::about(call, EventType::UserCreated, refused.status().as_u16())
+    };
+    recorded(app, call, record, Named::Not, refused).await
+}
+
+/// A password that nobody knows, and a token to choose another.
+fn first_password(app: &App) -> Result<(SecretString, Option<ResetToken>), ApiError> {
+    let unknown = app.resets.mint().map_err(ApiError::unwritable)?;
+    let token = app.resets.mint().map_err(ApiError::unwritable)?;
+    Ok((SecretString::from(unknown.expose()), Some(token)))
+}
+
+fn about(call: &Call, event: EventType, action: Action, owner: UserId) -> Record {
+    Record {
+        owner: Some(owner),
+        action: Some(action),
+        resource: Some(Resource::User),
+        ..audit::about(call, event, StatusCode::OK.as_u16())
+    }
+}
+
+/// Accounts on a page.
+const MOST: i64 = 1_000;
+const USUAL: i64 = 50;
