@@ -1,6 +1,7 @@
 //! What Memoric promises, checked from the outside.
 #![cfg(test)]
 
+mod accounts;
 mod admin;
 mod api_keys;
 mod atomicity;

@@ -1,0 +1,203 @@
+//! Who guesses waits, longer each time and never for good; who is known waits for nobody else's guesses.
+
+use std::time::Duration;
+
+use harness::{PASSWORD, Person, World};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::{task::JoinSet, time::sleep};
+
+#[tokio::test]
+async fn guesses_at_a_password_cost_a_wait_and_the_wait_is_honest() {
+    let world = crowd().await;
+    let [alice, nobody] = ["alice", "nobody"];
+    world.register(alice).await;
+
+    for name in [alice, nobody] {
+        for guess in 0..10 {
+            let answer = guess_from(&world, "192.0.2.1", name).await;
+            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{name}, {guess}");
+        }
+        let spelt = name.to_uppercase();
+        let wait = waits(guess_from(&world, "::ffff:192.0.2.1", &spelt).await, name);
+        assert_eq!(wait, Duration::from_secs(1), "{name}, whoever there is");
+    }
+    let right = log_in_from(&world, "192.0.2.1", alice, json!({})).await;
+    sleep(waits(right, "the right one is no exception")).await;
+    let right = log_in_from(&world, "192.0.2.1", alice, json!({})).await;
+    assert_eq!(right.status(), StatusCode::OK, "who waited that long is let in");
+    let again = guess_from(&world, "192.0.2.1", alice).await;
+    assert_eq!(again.status(), StatusCode::UNAUTHORIZED, "and has a clean slate");
+}
+
+#[tokio::test]
+async fn a_wait_is_longer_each_time() {
+    let world = crowd().await;
+    for _ in 0..10 {
+        guess_from(&world, "2001:db8:1:2::1", "nobody").await;
+    }
+    for (turn, seconds) in [1, 2].into_iter().enumerate() {
+        let from = format!("2001:db8:1:2:{turn}::9");
+        let wait = waits(guess_from(&world, &from, "nobody").await, "one /64 is one network");
+        assert!(wait <= Duration::from_secs(seconds) && wait > Duration::from_secs(seconds - 1));
+        sleep(wait).await;
+        assert_eq!(guess_from(&world, &from, "nobody").await.status(), StatusCode::UNAUTHORIZED);
+    }
+    let elsewhere = guess_from(&world, "2001:db8:1:3::1", "nobody").await;
+    assert_eq!(elsewhere.status(), StatusCode::UNAUTHORIZED, "the neighbour has not guessed");
+}
+
+#[tokio::test]
+async fn strangers_keep_nobody_out_of_their_account_on_their_own_device() {
+    let world = crowd().await;
+    for name in ["alice", "mallory"] {
+        world.register(name).await;
+    }
+    let device = async |name| {
+        let answer = log_in_from(&world, "203.0.113.9", name, json!({})).await;
+        answer.json::<Value>().await.unwrap()["device_token"].as_str().unwrap().to_owned()
+    };
+    let (hers, mallorys) = (device("alice").await, device("mallory").await);
+    let mut flood = JoinSet::new();
+    for stranger in 0..60 {
+        let asked = attempt(&world, &format!("198.51.100.{stranger}"), "alice", "wrong", json!({}));
+        flood.spawn(async move { asked.send().await.unwrap().status() });
+    }
+    let taken =
+        flood.join_all().await.into_iter().filter(|status| *status == StatusCode::UNAUTHORIZED);
+    assert!(taken.count() <= 36, "of guesses at one account, from wherever");
+
+    let wait = waits(log_in_from(&world, "203.0.113.9", "alice", json!({})).await, "not known");
+    assert!(wait <= Duration::from_secs(30), "and never for good: {wait:?}");
+    for token in [&mallorys, &format!("{}A", &hers[..hers.len() - 1]), "mdt_", ""] {
+        let refused = log_in_from(&world, "203.0.113.9", "alice", json!({"device_token": token}));
+        waits(refused.await, "another's device, or none");
+    }
+    let known = log_in_from(&world, "203.0.113.9", "alice", json!({"device_token": hers})).await;
+    assert_eq!(known.status(), StatusCode::OK);
+
+    for _ in 0..10 {
+        let guessed =
+            attempt(&world, "203.0.113.9", "alice", "wrong", json!({"device_token": hers}));
+        assert_eq!(guessed.send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    }
+    let stolen = log_in_from(&world, "203.0.113.9", "alice", json!({"device_token": hers})).await;
+    waits(stolen, "it answers for its own guesses");
+}
+
+#[tokio::test]
+async fn a_change_of_password_is_a_guess_too() {
+    let world = crowd().await;
+    let alice = world.register("alice").await;
+    let elsewhere = world.log_in("alice").await;
+    let change = async |person: &Person, old: &str| {
+        let change = json!({"old_password": old, "new_password": "another-horse-battery"});
+        let asked = world.ask_as(person, Method::POST, "/auth/change-password").json(&change);
+        asked.send().await.unwrap()
+    };
+
+    for _ in 0..10 {
+        assert_eq!(change(&alice, "wrong").await.status(), StatusCode::BAD_REQUEST);
+    }
+    waits(change(&alice, PASSWORD).await, "whoever holds the session");
+    assert_eq!(change(&elsewhere, PASSWORD).await.status(), StatusCode::OK, "another one");
+}
+
+#[tokio::test]
+async fn a_burst_of_guesses_is_on_record_once() {
+    let world = crowd().await;
+    let alice = world.register("alice").await;
+    for guess in 0..14 {
+        let name = if guess % 2 == 0 { "alice" } else { "alice@example.com" };
+        guess_from(&world, "192.0.2.1", name).await;
+    }
+    for _ in 0..10 {
+        guess_from(&world, "192.0.2.1", "alice").await;
+    }
+
+    let records = "SELECT owner, description FROM audit.trail WHERE event_type = 'security.suspicious.activity'";
+    let rows = world.superuser().await.query(records, &[]).await.unwrap();
+    let [record] = &rows[..] else { panic!("{}", rows.len()) };
+    assert_eq!(record.get::<_, i64>("owner"), alice.id);
+    let told: String = record.get("description");
+    assert_eq!(told, "many wrong passwords at one account from one network");
+}
+
+#[tokio::test]
+async fn a_storm_of_logins_from_one_network_leaves_the_others_their_turn() {
+    let world = World::with(|settings| {
+        settings.gateway.trusted_proxies = vec!["127.0.0.1".to_owned()];
+        settings.auth.password_queue = 8;
+    })
+    .start()
+    .await;
+    world.register("alice").await;
+    let mut storm = JoinSet::new();
+    for guess in 0..90 {
+        let name = format!("nobody-{guess}");
+        let asked = attempt(&world, "192.0.2.1", &name, "wrong", json!({}));
+        storm.spawn(async move { asked.send().await.unwrap() });
+    }
+
+    let mut turns = 0;
+    while !storm.is_empty() && turns < 3 {
+        let hers = log_in_from(&world, "198.51.100.7", "alice", json!({})).await;
+        assert_eq!(hers.status(), StatusCode::OK, "she has her turn");
+        turns += 1;
+        while let Some(answer) = storm.try_join_next() {
+            assert_told(&answer.unwrap());
+        }
+    }
+
+    let mut refused = 0;
+    for answer in storm.join_all().await {
+        refused += usize::from(assert_told(&answer));
+    }
+    assert!(turns > 0 && refused <= 90);
+}
+
+/// Whether a login of a storm was put off, which it is told when to come back from.
+fn assert_told(answer: &Response) -> bool {
+    let is_put_off = match answer.status() {
+        StatusCode::UNAUTHORIZED => false,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => true,
+        other => panic!("{other}"),
+    };
+    assert_eq!(answer.headers().contains_key("retry-after"), is_put_off);
+    is_put_off
+}
+
+/// A world whose clients come from wherever they say.
+async fn crowd() -> World {
+    let trust = |settings: &mut memoric_config::Settings| {
+        settings.gateway.trusted_proxies = vec!["127.0.0.1".to_owned()];
+    };
+    World::with(trust).start().await
+}
+
+fn attempt(
+    world: &World,
+    from: &str,
+    name: &str,
+    password: &str,
+    mut sent: Value,
+) -> reqwest::RequestBuilder {
+    sent["username"] = json!(name);
+    sent["password"] = json!(password);
+    world.ask(Method::POST, "/auth/login").header("x-forwarded-for", from).json(&sent)
+}
+
+async fn guess_from(world: &World, from: &str, name: &str) -> Response {
+    attempt(world, from, name, "wrong", json!({})).send().await.unwrap()
+}
+
+async fn log_in_from(world: &World, from: &str, name: &str, more: Value) -> Response {
+    attempt(world, from, name, PASSWORD, more).send().await.unwrap()
+}
+
+/// How long whoever was put off is told to wait.
+fn waits(answer: Response, why: &str) -> Duration {
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "{why}");
+    let told = answer.headers()["retry-after"].to_str().unwrap();
+    Duration::from_secs(told.parse().unwrap())
+}
