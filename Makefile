@@ -8,11 +8,14 @@ SCRIPTS := .ci/run deploy/up deploy/packages $(wildcard deploy/instance/*)
 PROFILE := release
 ROUNDS := 5
 
+# What `make attack` tries, of `timing` and `storm`; all of it, where nothing is said.
+ATTACKS :=
+
 # Where rustup puts cargo, for a shell that does not know yet; and where Debian has servers.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench packages
+.PHONY: help up test check bench attack packages
 
 help: ## Lists these commands.
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -39,6 +42,9 @@ bench: ## Measures what a request and a memory cost, against what else there is;
 	cargo build --profile $(PROFILE) --locked -p memoric-backend -p memoric-gateway
 	cargo build --profile $(PROFILE) --locked -p memoric-gateway -p memoric-tests --example passthrough
 	cargo bench --profile $(PROFILE) --locked -p memoric-gateway -p memoric-tests --bench bench -- --rounds $(ROUNDS)
+
+attack: packages ## Attacks a running Memoric, and says what that tells of it; PROFILE=ci builds faster.
+	cargo bench --profile $(PROFILE) --locked -p memoric-tests --bench attack -- $(ATTACKS)
 
 packages:
 	@deploy/packages build run
