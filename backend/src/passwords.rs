@@ -1,6 +1,7 @@
 //! Passwords, hashed and verified: never more at once than there are cores, never more waiting than allowed.
 
 mod turns;
+mod workers;
 
 use std::{
     num::NonZeroUsize,
@@ -17,13 +18,15 @@ use memoric_contract::Network;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
-use self::turns::{Turn, Turns};
+use self::{turns::Turns, workers::Workers};
 
 /// Hashes and verifies passwords on threads that may block, in memory that is used again.
 #[derive(Clone)]
 pub(crate) struct Passwords {
     turns: Turns,
+    workers: Arc<Workers>,
     scratch: Arc<Scratch>,
     pace: Arc<AtomicU64>,
     decoy: Arc<Stored>,
@@ -71,6 +74,7 @@ impl Passwords {
     pub(crate) fn new(concurrency: NonZeroUsize, queue: usize) -> Result<Self, PasswordError> {
         Ok(Self {
             turns: Turns::new(concurrency, queue),
+            workers: Arc::new(Workers::start(concurrency).map_err(|_| PasswordError::Hashing)?),
             scratch: Arc::default(),
             pace: Arc::new(AtomicU64::new(50_000)),
             decoy: Arc::new(Stored::decoy()?),
@@ -139,18 +143,22 @@ impl Passwords {
     ) -> Result<T, PasswordError> {
         let turn = self.turns.take(network).await.map_err(|_| self.busy())?;
         let (scratch, pace) = (Arc::clone(&self.scratch), Arc::clone(&self.pace));
-        let at_work = move |_turn: Turn| {
+        let (tell, told) = oneshot::channel();
+        let is_given = self.workers.give(move || {
             let began = Instant::now();
             let done = work(&scratch);
             pace.store(
                 u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
                 Ordering::Relaxed,
             );
-            done
-        };
-        tokio::task::spawn_blocking(move || at_work(turn))
-            .await
-            .map_err(|_| PasswordError::Hashing)?
+            drop(turn);
+            // Whoever asked may have gone away.
+            drop(tell.send(done));
+        });
+        if !is_given {
+            return Err(PasswordError::Hashing);
+        }
+        told.await.map_err(|_| PasswordError::Hashing)?
     }
 
     /// When the queue of this moment will have been worked off, in whole seconds.

@@ -99,9 +99,12 @@ async fn storm(world: &Arc<World>, writer: &Person, rate: f64) -> (Upshot, Durat
             number += 1;
             let asked = login(world, number);
             logins.spawn(async move {
-                let answer = timeout(PATIENCE, asked.send()).await.expect("in time");
-                let answer = answer.expect("an answer");
-                (answer.status().as_u16(), answer.headers().contains_key("retry-after"))
+                match timeout(PATIENCE, asked.send()).await {
+                    Ok(Ok(answer)) => {
+                        (answer.status().as_u16(), answer.headers().contains_key("retry-after"))
+                    }
+                    _ => (0, true),
+                }
             });
         }
     };
@@ -114,13 +117,14 @@ async fn storm(world: &Arc<World>, writer: &Person, rate: f64) -> (Upshot, Durat
     (upshot, p99, sizes)
 }
 
-/// The p99 of recalls of one client, one after the other.
+/// The p99 of recalls of one client, one after the other. One that is refused counts as one that takes for ever.
 async fn watch(world: &World, writer: &Person, span: Duration) -> Duration {
     let (began, mut times) = (Instant::now(), Vec::new());
     while began.elapsed() < span {
         let asked = Instant::now();
-        assert_eq!(world.recall(writer).await.len(), 1);
-        times.push(asked.elapsed());
+        let answer = world.ask_as(writer, Method::GET, "/memories").send().await;
+        let is_served = answer.is_ok_and(|answer| answer.status().is_success());
+        times.push(if is_served { asked.elapsed() } else { PATIENCE });
         sleep(Duration::from_millis(5)).await;
     }
     times.sort();
@@ -131,8 +135,10 @@ async fn watch(world: &World, writer: &Person, span: Duration) -> Duration {
 fn login(world: &World, number: u32) -> RequestBuilder {
     let person = number % PEOPLE;
     let network = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + person);
+    // In clear: what a client spends on handshakes is taken from those who answer.
     world
-        .ask(Method::POST, "/auth/login")
+        .client
+        .post(format!("http://{}/auth/login", world.http))
         .header("x-forwarded-for", network.to_string())
         .json(&json!({"username": format!("person-{person}"), "password": PASSWORD}))
 }
