@@ -421,12 +421,7 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
     let key = post("/auth/api-keys", key).bearer_auth(&token).send().await.unwrap();
     let key = key.json::<Value>().await.unwrap()["api_key"].as_str().unwrap().to_owned();
     let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
-    let secrets = [
-        "canary",
-        token.rsplit('.').next().unwrap(),
-        &key[key.len() - 40..],
-        &refresh[refresh.len() - 40..],
-    ];
+    let device = answer["device_token"].as_str().unwrap().to_owned();
     let mut errors = String::new();
 
     for request in [
@@ -460,6 +455,11 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
         client.post(url("/memories")).body("Canary-body").bearer_auth(&token),
         post("/auth/login", json!({"username": "Canary-typed-name", "password": "Canary-typed"})),
         post("/auth/login", json!({"username": "alice", "password": "Canary-wrong"})),
+        post(
+            "/auth/login",
+            json!({"username": "alice", "password": "Canary-wrong", "device_token": device}),
+        ),
+        post("/auth/reset-password", json!({"token": "mpr_Canary", "new_password": "Canary-new"})),
         post("/auth/register", json!({"username": "Canary name", "password": "Canary-short"})),
         post(
             "/auth/change-password",
@@ -481,6 +481,19 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
     let login = json!({"username": "alice", "password": "Canary-password-1"});
     let root: Value = post("/auth/login", login).send().await.unwrap().json().await.unwrap();
     let root = root["access_token"].as_str().unwrap().to_owned();
+    let given = json!({"username": "carol", "email": "carol@example.com"});
+    let given = post("/users", given).bearer_auth(&root).send().await.unwrap();
+    let given = given.json::<Value>().await.unwrap()["reset_token"].as_str().unwrap().to_owned();
+    let choice = json!({"token": given, "new_password": "Canary-password-3"});
+    assert_eq!(status(post("/auth/reset-password", choice)).await, 200);
+    let secrets = [
+        "canary",
+        token.rsplit('.').next().unwrap(),
+        &key[key.len() - 40..],
+        &refresh[refresh.len() - 40..],
+        &device[device.len() - 40..],
+        &given[given.len() - 40..],
+    ];
     let read = async || {
         let logs = client.get(url("/audit/logs?limit=1000")).bearer_auth(&root);
         logs.send().await.unwrap().text().await.unwrap()
@@ -494,7 +507,8 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
     let dumped =
         "SELECT trail::text FROM audit.trail UNION ALL SELECT users::text FROM memoric.users
                   UNION ALL SELECT sessions::text FROM memoric.sessions
-                  UNION ALL SELECT api_keys::text FROM memoric.api_keys";
+                  UNION ALL SELECT api_keys::text FROM memoric.api_keys
+                  UNION ALL SELECT password_resets::text FROM memoric.password_resets";
     let rows = superuser.query(dumped, &[]).await.unwrap();
     let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let places = [
