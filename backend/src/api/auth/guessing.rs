@@ -20,13 +20,13 @@ pub(super) fn take(app: &App, guesser: Guesser) -> Result<Guess, ApiError> {
     taken.map_err(|retry_after| ApiError::TooManyGuesses { retry_after })
 }
 
-/// Notes that a guess at `account`, or at nobody's, was wrong; where that begins a burst, the trail is
-/// told, once.
+/// Notes that a guess at `account`, or at nobody's, was wrong, and is answered with `status`; where that
+/// begins a burst, the trail is told, once.
 pub(super) async fn record_wrong(
     app: &App,
     call: &Call,
     guess: Guess,
-    account: Option<&Account>,
+    (account, status): (Option<&Account>, StatusCode),
 ) -> Result<(), ApiError> {
     let Some(burst) = guess.was_wrong(Instant::now()) else { return Ok(()) };
     let record = Record {
@@ -35,7 +35,7 @@ pub(super) async fn record_wrong(
         owner: account.map(|account| account.id),
         resource: Some(Resource::User),
         description: Some(burst.describe()),
-        ..audit::about(call, EventType::SuspiciousActivity, StatusCode::UNAUTHORIZED.as_u16())
+        ..audit::about(call, EventType::SuspiciousActivity, status.as_u16())
     };
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     Ok(app.store.append(&entry, None).await?)

@@ -90,7 +90,8 @@ pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer 
         }
     };
     let (Some(able), Verdict::Match { upgrade }) = (able, verdict) else {
-        guessing::record_wrong(app, call, guess, account.as_ref()).await?;
+        let status = StatusCode::UNAUTHORIZED;
+        guessing::record_wrong(app, call, guess, (account.as_ref(), status)).await?;
         return Err(login_failed(app, call, account.as_ref(), &presented.name).await);
     };
     guess.was_right();
@@ -171,7 +172,14 @@ async fn admit(
     };
     let Some(device) = presented.device else {
         let guess = stranger()?;
-        return Ok((guess, find().await?));
+        return match find().await {
+            Ok(account) => Ok((guess, account)),
+            Err(error) => {
+                // A fault of ours is nobody's wrong guess.
+                guess.was_none();
+                Err(error.into())
+            }
+        };
     };
     let account = find().await?;
     let guess = match &account {

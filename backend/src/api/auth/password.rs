@@ -43,7 +43,8 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
     match verified {
         Ok(Verdict::Match { .. }) => guess.was_right(),
         Ok(Verdict::Mismatch) => {
-            guessing::record_wrong(app, call, guess, Some(&account)).await?;
+            let status = StatusCode::BAD_REQUEST;
+            guessing::record_wrong(app, call, guess, (Some(&account), status)).await?;
             return Err(password_not_changed(app, call, user).await);
         }
         Err(error) => {
