@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use memoric_config::schema::Registration;
+use memoric_contract::revocation::Revocation;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     api_keys::ApiKeys,
     audit::Scribe,
+    caller::Call,
     error::{ApiError, Chain},
     metrics::Metrics,
     passwords::Passwords,
     revocation::Courier,
     seal::Sealing,
     sessions::Sessions,
-    store::Store,
+    store::{Store, StoreError},
     tokens::Tokens,
     vault::Vault,
 };
@@ -56,6 +58,24 @@ impl App {
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
         self.errands.spawn(work).await.map_err(ApiError::unwritable)?
+    }
+
+    /// Does `work`, which may end a credential, to its end; then tells whoever has to know before
+    /// `call` is answered: the feed, Redis, and with the answer the gateway that carried it.
+    pub(crate) async fn revoke(
+        &self,
+        call: &Call,
+        work: impl Future<Output = Result<Option<Revocation>, StoreError>> + Send + 'static,
+    ) -> Result<Option<Revocation>, ApiError> {
+        let courier = Arc::clone(&self.courier);
+        let carried = self.carry_through(async move {
+            let ended = work.await?;
+            courier.carry(ended.as_slice()).await;
+            Ok(ended)
+        });
+        let ended = carried.await?;
+        call.revokes(ended.as_slice());
+        Ok(ended)
     }
 
     /// Whether the database can be reached and answers.

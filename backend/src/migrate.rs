@@ -189,6 +189,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0013_refresh.sql", include_str!("../migrations/0013_refresh.sql")),
     ("0014_api_keys.sql", include_str!("../migrations/0014_api_keys.sql")),
     ("0015_key_functions.sql", include_str!("../migrations/0015_key_functions.sql")),
+    ("0016_sessions_across.sql", include_str!("../migrations/0016_sessions_across.sql")),
 ];
 
 #[cfg(test)]

@@ -10,7 +10,11 @@ use axum::{
     },
 };
 use http_body_util::BodyExt as _;
-use memoric_config::schema::Registration;
+use memoric_config::{
+    Environment,
+    redis::Redis,
+    schema::{self, Registration},
+};
 use memoric_contract::{
     ASSERTION_HEADER, AnsweredBy, Assertion, AssertionKey, Caller, Demands, Identity, Role, Roles,
     api_key::CheckKey,
@@ -463,15 +467,16 @@ impl Desk {
         let vault = Arc::new(Vault::new(ring));
         let metrics = Arc::new(Metrics::new().unwrap());
         // Nobody listens there: what is committed must not depend on it.
-        let redis = redis::Client::open("redis+unix:///nowhere/redis.sock").unwrap();
-        let failures = metrics.courier_failures.clone();
+        let url = "redis+unix:///nowhere/redis.sock".to_owned();
+        let redis = schema::Redis { url, ..Default::default() };
+        let redis = Arc::new(Redis::new(&redis, &Environment::default()).unwrap());
         let app = App {
             scribe: Scribe::new(Arc::clone(&vault), Arc::clone(&secrets), store.clone()),
             api_keys: Arc::new(ApiKeys::new(CheckKey::new([7; 32]), Arc::clone(&secrets))),
             sessions: Arc::new(Sessions::new(secrets, LIVES)),
             passwords: Passwords::new(NonZeroUsize::MIN, 64).unwrap(),
             tokens: Arc::new(Tokens::new(TokenSigner::hs256(SECRET), Duration::from_secs(3600))),
-            courier: Arc::new(Courier::new(redis, String::new(), failures).unwrap()),
+            courier: Arc::new(Courier::new(redis, &metrics)),
             registration: Registration::Open,
             sealing: Sealing::On,
             errands: TaskTracker::new(),

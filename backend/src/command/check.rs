@@ -1,6 +1,6 @@
 //! `check`: the settings in force, and whether everything they lead to is there.
 
-use std::error::Error;
+use std::{error::Error, sync::Arc};
 
 use memoric_config::Invalid;
 
@@ -46,9 +46,7 @@ async fn try_all(config: &Config) -> Result<Report, Failure> {
     try_key(&mut report, &store, &config.encryption_key).await;
     try_sealing(&mut report, &store, config.seals_content).await;
 
-    let failures = Metrics::new()?.courier_failures;
-    let courier = Courier::new(config.redis.clone(), config.redis_prefix.clone(), failures)?;
-    report.tell("redis", courier.ping().await);
+    try_redis(&mut report, config).await?;
     try_channel(&mut report, &config.listen);
 
     match migrate::findings(pools).await {
@@ -74,6 +72,19 @@ async fn try_key(report: &mut Report, store: &Store, from: &EncryptionKey) {
         Ok(false) => say!("note    nothing was sealed in this database yet"),
         Err(error) => report.tell("encryption key", Err::<(), _>(error)),
     }
+}
+
+/// Whether Redis answers, and what about it would be wrong if it had the only copy of anything.
+async fn try_redis(report: &mut Report, config: &Config) -> Result<(), Failure> {
+    let courier = Courier::new(Arc::clone(&config.redis), &Metrics::new()?);
+    report.tell("redis", courier.ping().await);
+    for place in courier.redis().places() {
+        match place.shortcomings().await {
+            Ok(found) => found.iter().for_each(|short| say!("note    redis at {place}: {short}")),
+            Err(error) => say!("note    redis at {place} says nothing of itself: {error}"),
+        }
+    }
+    Ok(())
 }
 
 /// Whether the gateway can be known when it connects.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use memoric_contract::revocation::Revocation;
+use memoric_contract::revocation::{FeedPage, Revocation};
 use tokio::time::sleep;
 
 use super::Revocations;
@@ -40,10 +40,21 @@ impl Feed {
         }
     }
 
-    /// Reads one page. The list is complete as of when the page was asked for: the backend reads
-    /// the database after that.
+    /// Reads what has come since `cursor`, page by page. The list is complete as of when the first
+    /// page was asked for: the backend reads the database after that, and what is committed while
+    /// pages are turned may belong on one that has been read.
     async fn read(&self, cursor: &str) -> Result<String, BackendError> {
         let asked_at = Instant::now();
+        let mut page = self.page(cursor).await?;
+        while page.more {
+            page = self.page(&page.cursor).await?;
+        }
+        self.revocations.confirm(asked_at);
+        Ok(page.cursor)
+    }
+
+    /// Reads one page.
+    async fn page(&self, cursor: &str) -> Result<FeedPage, BackendError> {
         let page = self.backend.revocations(cursor, WAIT).await?;
         let mut is_understood = true;
         for message in &page.revocations {
@@ -53,13 +64,7 @@ impl Feed {
             }
         }
         // What cannot be read may be what matters: the list is not complete.
-        if !is_understood {
-            return Err(BackendError::Unusable);
-        }
-        if !page.more {
-            self.revocations.confirm(asked_at);
-        }
-        Ok(page.cursor)
+        if is_understood { Ok(page) } else { Err(BackendError::Unusable) }
     }
 
     /// Waits a little longer each time, and never long: meanwhile every token costs a question.
