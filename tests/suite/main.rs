@@ -20,6 +20,7 @@ mod limits;
 mod observability;
 mod refresh;
 mod retries;
+mod revocation;
 mod sessions;
 mod shutdown;
 mod spool;
