@@ -102,6 +102,7 @@ impl App {
             gauge("resting", usage.resting);
             gauge("free", usage.free);
         }
+        metrics.redis_up.set(i64::from(self.courier.redis().answers()));
         metrics.passwords_waiting.set(i64::try_from(self.passwords.waiting()).unwrap_or(i64::MAX));
     }
 }

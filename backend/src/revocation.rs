@@ -5,14 +5,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use memoric_config::redis::{Redis, RedisFailure};
+use memoric_config::redis::Redis;
 use memoric_contract::revocation::{CHANNEL, Revocation};
-use prometheus::{IntCounter, IntGauge};
+use prometheus::IntCounter;
 use redis::Cmd;
-use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
-};
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{error::Chain, metrics::Metrics};
 
@@ -22,7 +19,6 @@ use crate::{error::Chain, metrics::Metrics};
 /// there, half a second later, so nothing that goes wrong here undoes or delays a change.
 pub(crate) struct Courier {
     redis: Arc<Redis>,
-    up: IntGauge,
     failures: IntCounter,
     news: Notify,
 }
@@ -30,8 +26,8 @@ pub(crate) struct Courier {
 impl Courier {
     /// Will connect when there is something to tell, and again whenever the connection breaks.
     pub(crate) fn new(redis: Arc<Redis>, metrics: &Metrics) -> Self {
-        let (up, failures) = (metrics.redis_up.clone(), metrics.courier_failures.clone());
-        Self { redis, up, failures, news: Notify::new() }
+        let failures = metrics.courier_failures.clone();
+        Self { redis, failures, news: Notify::new() }
     }
 
     /// Tells whoever follows the feed here, and Redis, of what has been committed.
@@ -55,20 +51,6 @@ impl Courier {
         async move {
             let _ = timeout(wait, news).await;
         }
-    }
-
-    /// Keeps a connection open, so that no logout has to wait for one, until it is dropped.
-    pub(crate) async fn keep(&self) {
-        loop {
-            let is_up = self.ping().await.is_ok();
-            self.up.set(i64::from(is_up));
-            sleep(PAUSE).await;
-        }
-    }
-
-    /// Whether Redis answers.
-    pub(crate) async fn ping(&self) -> Result<(), RedisFailure> {
-        self.redis.ping(LONG_PATIENCE).await
     }
 
     /// The Redis that is told.
@@ -96,9 +78,3 @@ impl Courier {
 
 /// How long an answer to a client waits for Redis. The feed is no slower than a few of these.
 const PATIENCE: Duration = Duration::from_millis(200);
-
-/// How long Redis may take where nobody waits for it.
-const LONG_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Between two looks at Redis.
-const PAUSE: Duration = Duration::from_millis(500);

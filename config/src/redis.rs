@@ -19,7 +19,10 @@ use redis::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 
 use self::form::Form;
 pub use self::place::Place;
@@ -147,6 +150,16 @@ impl Redis {
     /// Whether Redis answers, within `patience`.
     pub async fn ping(&self, patience: Duration) -> Result<(), RedisFailure> {
         self.ask(&[redis::cmd("PING")], patience).await.map(drop)
+    }
+
+    /// Keeps a connection open, so that nobody has to wait for one, until it is dropped.
+    pub async fn keep(&self) {
+        loop {
+            if let Err(error) = self.ping(KEEPING).await {
+                tracing::debug!(%error, "redis does not answer");
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     async fn ask_twice(&self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
@@ -287,6 +300,12 @@ fn invalid(name: &str, error: ConfigError) -> Invalid {
         other => Invalid::new(name, other.to_string()),
     }
 }
+
+/// How long Redis may take to let us in where nobody waits for it.
+const KEEPING: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether it is there.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long one node of a cluster may take.
 const NODE_PATIENCE: Duration = Duration::from_millis(300);

@@ -64,8 +64,7 @@ impl Health {
     /// Probes until it is dropped.
     pub(crate) async fn watch(&self) {
         loop {
-            let (backend, redis) = tokio::join!(self.backend.health(), self.redis.ping(PATIENCE));
-            let redis = redis.is_ok();
+            let (backend, redis) = (self.backend.health().await, self.redis.answers());
             let database = backend.as_ref().is_ok_and(|health| health.database);
             let probed = Probed { backend: backend.is_ok(), database, redis };
             self.metrics.backend_up.set(i64::from(probed.backend));
@@ -200,9 +199,6 @@ const STAMP: &[BorrowedFormatItem<'_>] =
 
 /// Between two probes.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// How long Redis may take to answer, a new connection included.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -72,6 +72,8 @@ impl Proxy {
         let check = CheckKey::new(*config.check_key.expose());
         let api_keys = ApiKeys::new(check, Arc::clone(&backend), Arc::clone(&revocations));
         background.spawn(Feed { revocations: Arc::clone(&revocations), backend }.run());
+        let redis = Arc::clone(&config.redis);
+        background.spawn(async move { redis.keep().await });
         background.spawn(Courier::new(&config.redis, &revocations).run());
         let (tidied, watched) = (Arc::clone(&limits), Arc::clone(&health));
         background.spawn(async move { tidied.tidy().await });

@@ -39,7 +39,7 @@ impl Tasks {
         });
 
         let courier = Arc::clone(&app.courier);
-        spawn(tracker, stop, async move { courier.keep().await });
+        spawn(tracker, stop, async move { courier.redis().keep().await });
 
         let store = app.store;
         spawn(tracker, stop, async move {

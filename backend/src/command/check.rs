@@ -1,6 +1,6 @@
 //! `check`: the settings in force, and whether everything they lead to is there.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, time::Duration};
 
 use memoric_config::Invalid;
 
@@ -9,9 +9,7 @@ use crate::{
     backend::{ensure_right_key, ensure_same_sealing, ring_key},
     config::{Config, EncryptionKey, Listen},
     error::Chain,
-    metrics::Metrics,
     migrate,
-    revocation::Courier,
     seal::{Keyring, ServiceKey},
     store::{Pools, Store},
 };
@@ -46,7 +44,7 @@ async fn try_all(config: &Config) -> Result<Report, Failure> {
     try_key(&mut report, &store, &config.encryption_key).await;
     try_sealing(&mut report, &store, config.seals_content).await;
 
-    try_redis(&mut report, config).await?;
+    try_redis(&mut report, config).await;
     try_channel(&mut report, &config.listen);
 
     match migrate::findings(pools).await {
@@ -75,16 +73,14 @@ async fn try_key(report: &mut Report, store: &Store, from: &EncryptionKey) {
 }
 
 /// Whether Redis answers, and what about it would be wrong if it had the only copy of anything.
-async fn try_redis(report: &mut Report, config: &Config) -> Result<(), Failure> {
-    let courier = Courier::new(Arc::clone(&config.redis), &Metrics::new()?);
-    report.tell("redis", courier.ping().await);
-    for place in courier.redis().places() {
+async fn try_redis(report: &mut Report, config: &Config) {
+    report.tell("redis", config.redis.ping(PATIENCE).await);
+    for place in config.redis.places() {
         match place.shortcomings().await {
             Ok(found) => found.iter().for_each(|short| say!("note    redis at {place}: {short}")),
             Err(error) => say!("note    redis at {place} says nothing of itself: {error}"),
         }
     }
-    Ok(())
 }
 
 /// Whether the gateway can be known when it connects.
@@ -120,3 +116,6 @@ impl Report {
         }
     }
 }
+
+/// How long Redis may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
