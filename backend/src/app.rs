@@ -62,20 +62,23 @@ impl App {
 
     /// Does `work`, which may end a credential, to its end; then tells whoever has to know before
     /// `call` is answered: the feed, Redis, and with the answer the gateway that carried it.
-    pub(crate) async fn revoke(
+    pub(crate) fn revoke(
         &self,
         call: &Call,
         work: impl Future<Output = Result<Option<Revocation>, StoreError>> + Send + 'static,
-    ) -> Result<Option<Revocation>, ApiError> {
-        let courier = Arc::clone(&self.courier);
-        let carried = self.carry_through(async move {
-            let ended = work.await?;
-            courier.carry(ended.as_slice()).await;
+    ) -> impl Future<Output = Result<Option<Revocation>, ApiError>> + Send {
+        // In a box, or every handler that ends something would carry it about on the stack.
+        let (courier, work) = (Arc::clone(&self.courier), Box::pin(work));
+        async move {
+            let carried = self.carry_through(async move {
+                let ended = work.await?;
+                courier.carry(ended.as_slice()).await;
+                Ok(ended)
+            });
+            let ended = carried.await?;
+            call.revokes(ended.as_slice());
             Ok(ended)
-        });
-        let ended = carried.await?;
-        call.revokes(ended.as_slice());
-        Ok(ended)
+        }
     }
 
     /// Whether the database can be reached and answers.

@@ -135,7 +135,7 @@ impl Redis {
         commands: &[Cmd],
         patience: Duration,
     ) -> Result<Vec<Value>, RedisFailure> {
-        let asked = timeout(patience, self.ask_twice(commands)).await;
+        let asked = timeout(patience, Box::pin(self.ask_twice(commands))).await;
         let answered = asked.map_or(Err(RedisFailure::Late), |answer| Ok(answer?));
         self.answers.store(answered.is_ok(), Ordering::Relaxed);
         if answered.is_err()
