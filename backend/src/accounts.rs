@@ -1,7 +1,8 @@
 //! Accounts, as the operator makes and changes them at the console.
 
 use memoric_contract::{
-    FieldError, Role, Roles, UserId,
+    FieldError, KeyId, Role, Roles, UserId,
+    api_key::ApiKey,
     audit::{Action, EventType, Record, Resource},
     revocation::Revocation,
 };
@@ -9,11 +10,12 @@ use secrecy::SecretString;
 use thiserror::Error;
 
 use crate::{
+    api_keys::{self, ApiKeys},
     audit::{self, Entry},
     config::FirstAdmin,
     passwords::{PasswordError, Passwords},
     people::{Email, FullName, Namespace, UserRef, Username},
-    store::{Account, NewAccount, Store, StoreError},
+    store::{Account, ApiKeyRow, NewAccount, NewApiKey, Store, StoreError},
 };
 
 /// What an account is to be like.
@@ -47,6 +49,12 @@ pub(crate) enum AccountError {
     EmailTaken,
     #[error("there is no such user")]
     NotFound,
+    #[error("the user is not active, or has as many keys as there may be")]
+    NoMoreKeys,
+    #[error("the user has no such key")]
+    NoSuchKey,
+    #[error("a key could not be made")]
+    Unmade(#[from] getrandom::Error),
     /// Whoever is called like the first admin is somebody else.
     #[error("ADMIN_USERNAME: user {username} is there already, and {lack}")]
     NotTheAdmin { username: String, lack: &'static str },
@@ -141,6 +149,41 @@ pub(crate) async fn deactivate(store: &Store, user: UserId) -> Result<Revocation
 pub(crate) async fn activate(store: &Store, user: UserId) -> Result<(), AccountError> {
     let entry = recorded("activate_user", EventType::UserActivated, Action::Update, user);
     if store.activate_user(user, &entry).await? { Ok(()) } else { Err(AccountError::NotFound) }
+}
+
+/// Makes a key for `owner`, and returns it: nothing can show it again.
+pub(crate) async fn create_key(
+    store: &Store,
+    keys: &ApiKeys,
+    owner: &Account,
+    wanted: &api_keys::Wanted,
+) -> Result<(ApiKey, ApiKeyRow), AccountError> {
+    let scopes = wanted.scopes_of(owner.roles)?;
+    let key = keys.mint()?;
+    let mut entry = recorded("create_api_key", EventType::KeyCreated, Action::Create, owner.id);
+    entry.record.resource = Some(Resource::ApiKey);
+    entry.record.metadata = Some(serde_json::json!({ "scopes": scopes.names() }));
+    let new = NewApiKey {
+        id: key.id(),
+        name: &wanted.name,
+        hash: keys.hash(&key),
+        scopes,
+        allowed_addresses: &wanted.allowed_addresses,
+        life: wanted.life,
+    };
+    let made = store.create_key_for(owner.id, &new, &entry).await?;
+    Ok((key, made.ok_or(AccountError::NoMoreKeys)?))
+}
+
+/// Ends a key of `owner`'s.
+pub(crate) async fn revoke_key(
+    store: &Store,
+    owner: &Account,
+    key: &KeyId,
+) -> Result<Revocation, AccountError> {
+    let mut entry = recorded("revoke_api_key", EventType::KeyRevoked, Action::Delete, owner.id);
+    entry.record.resource = Some(Resource::ApiKey);
+    store.revoke_key_of(owner.id, key, &entry).await?.ok_or(AccountError::NoSuchKey)
 }
 
 impl From<FieldError> for AccountError {

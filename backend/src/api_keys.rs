@@ -1,19 +1,19 @@
 //! API keys: made, and known again by a keyed hash.
 
+mod wanted;
+
 use std::{
-    fmt,
-    net::IpAddr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ipnet::IpNet;
 use memoric_contract::{
     KeyId,
     api_key::{ApiKey, ApiKeyError, CheckKey},
 };
 use quick_cache::sync::Cache;
 
+pub(crate) use self::wanted::{DAY, MOST_DAYS, USUAL_DAYS, Wanted, named, networks, scopes};
 use crate::{error::Chain, seal::ServiceSecrets, store::Store};
 
 /// Makes API keys, and knows its own.
@@ -23,10 +23,6 @@ pub(crate) struct ApiKeys {
     /// The minute in which each key was noted as used.
     noted: Cache<KeyId, u64>,
 }
-
-/// From where a key may be used: one address, or a network.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Network(IpNet);
 
 impl ApiKeys {
     pub(crate) fn new(check: CheckKey, secrets: Arc<ServiceSecrets>) -> Self {
@@ -67,24 +63,6 @@ impl ApiKeys {
     }
 }
 
-impl Network {
-    /// Reads an address, or a network in CIDR form, whatever its host bits; an IPv4 address in IPv6
-    /// dress is an IPv4 address.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let network = match text.parse::<IpAddr>() {
-            Ok(address) => IpNet::from(address.to_canonical()),
-            Err(_) => text.parse::<IpNet>().ok()?.trunc(),
-        };
-        Some(Self(network))
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 fn random() -> Result<[[u8; 16]; 3], getrandom::Error> {
     let mut random = [[0; 16]; 3];
     random.iter_mut().try_for_each(|part| getrandom::fill(part))?;
@@ -110,18 +88,6 @@ mod tests {
         assert_ne!(first.expose(), second.expose());
         assert_ne!(keys.hash(&first), keys.hash(&second));
         assert_eq!(keys.read(second.expose()).unwrap().id(), first.id());
-    }
-
-    #[test]
-    fn a_network_has_one_spelling() {
-        let spelt = |text| Network::parse(text).map(|network| network.to_string());
-        assert_eq!(spelt("192.0.2.1").as_deref(), Some("192.0.2.1/32"));
-        assert_eq!(spelt("::ffff:192.0.2.1").as_deref(), Some("192.0.2.1/32"));
-        assert_eq!(spelt("192.0.2.77/24").as_deref(), Some("192.0.2.0/24"));
-        assert_eq!(spelt("2001:db8::1/32").as_deref(), Some("2001:db8::/32"));
-        for bad in ["", "localhost", "192.0.2.1/33", "192.0.2", "10.0.0.0/8/8"] {
-            assert_eq!(spelt(bad), None, "{bad}");
-        }
     }
 
     fn keys() -> ApiKeys {

@@ -12,9 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{api::Api, caller::Gatekeeper, config::Config, metrics::Metrics};
 
-#[cfg(test)]
-pub(crate) use self::opening::service_secrets;
-pub(crate) use self::opening::{ensure_right_key, ensure_same_sealing, ring_key};
+pub(crate) use self::opening::{ensure_right_key, ensure_same_sealing, ring_key, service_secrets};
 pub use self::{listener::Addr, opening::StartError};
 use self::{listener::Listener, opening::Unfit, private::Private};
 

@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod check;
+mod key;
 mod migrate;
 mod serve;
 mod user;
@@ -42,6 +43,9 @@ enum Command {
     /// Makes accounts, and changes them.
     #[command(subcommand)]
     User(user::Command),
+    /// Makes API keys, and ends them.
+    #[command(subcommand)]
+    Key(key::Command),
     /// Shows the settings in force, and tries every connection.
     Check,
 }
@@ -59,6 +63,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Serve => serve::run(&console),
         Command::Migrate => migrate::run(&console).and_then(|()| user::make_first_admin(&console)),
         Command::User(command) => user::run(&console, command),
+        Command::Key(command) => key::run(&console, command),
         Command::Check => check::run(&console),
     }
 }

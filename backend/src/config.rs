@@ -96,7 +96,7 @@ impl Config {
             redis: Arc::new(Redis::new(&settings.redis, environment)?),
             signing_secret: SigningSecret::check(needed(environment, "MEMORIC_JWT_SECRET")?)?,
             assertion_key: AssertionKey::check(&assertion_secret)?,
-            check_key: CheckKey::check(&needed(environment, "MEMORIC_CHECK_KEY")?)?,
+            check_key: check_key(environment)?,
             encryption_key: EncryptionKey::new(settings, environment)?,
             seals_content: settings.privacy.encrypt_content,
             registration: settings.auth.registration,
@@ -134,7 +134,8 @@ impl MigrateConfig {
 }
 
 impl EncryptionKey {
-    fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
+    /// Where the settings say it is.
+    pub(crate) fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
         Ok(environment.secret("MEMORIC_ENCRYPTION_KEY")?.map_or_else(
             || Self::Generated(settings.encryption.generated_key.clone()),
             Self::Given,
@@ -188,6 +189,11 @@ fn access_token_ttl(settings: &Settings) -> Result<Duration, Invalid> {
 fn password_queue(settings: &Settings) -> Result<NonZeroUsize, Invalid> {
     NonZeroUsize::new(settings.auth.password_queue)
         .ok_or_else(|| Invalid::new("auth.password_queue", "must be at least 1"))
+}
+
+/// What tells API keys of ours from guesses.
+pub(crate) fn check_key(environment: &Environment) -> Result<CheckKey, ConfigError> {
+    Ok(CheckKey::check(&needed(environment, "MEMORIC_CHECK_KEY")?)?)
 }
 
 fn needed(environment: &Environment, name: &'static str) -> Result<SecretString, ConfigError> {

@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(first["client"], "192.0.2.1");
         assert_eq!(first["path"], "/auth/users/{username}", "the template, not the name asked for");
         assert_eq!(first["operation"], "show_profile");
-        assert_eq!((&first["user"], &first["credential"]), (&7.into(), &"api_key".into()));
+        assert_eq!((&first["user"], &first["credential"]), (&7.into(), &"access_token".into()));
         assert_eq!((&first["status"], &first["outcome"]), (&200.into(), &"forwarded".into()));
         assert_eq!(first["duration_ms"], 1.23);
         assert_eq!(second["outcome"], "undecided");

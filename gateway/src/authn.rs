@@ -93,7 +93,7 @@ const REMEMBERED: usize = 10_000;
 #[cfg(test)]
 pub(crate) mod tests {
     use memoric_contract::{
-        KeyId, Permission, PresentedBy, Role, UserId,
+        PresentedBy, Role, UserId,
         token::{ISSUER, TokenSigner},
     };
     use uuid::Uuid;
@@ -132,15 +132,16 @@ pub(crate) mod tests {
         }
     }
 
-    /// A user of `role`, known by an API key.
+    /// A user of `role`, known by an access token.
     pub(crate) fn somebody(user: i64, role: Role) -> Identity {
         Identity {
             user: UserId(user),
             roles: [role].into_iter().collect(),
             namespace: None,
-            presented: PresentedBy::ApiKey {
-                id: KeyId("0123456789aB".to_owned()),
-                scopes: Permission::ALL.into_iter().collect(),
+            presented: PresentedBy::AccessToken {
+                jti: Uuid::from_u128(1),
+                sid: Uuid::from_u128(2),
+                ctr: 0,
                 generation: 1,
                 expires_at: NOW,
             },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{CHECK_SECRET, Person, World};
+use harness::{CHECK_SECRET, PASSWORD, Person, Program, Recipe, World};
 use memoric_contract::api_key::{ApiKey, CheckKey};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -56,6 +56,23 @@ async fn a_key_is_shown_once_and_kept_nowhere() {
         .unwrap();
     let stored: String = rows[0].get(0);
     assert!(!stored.contains(&key[16..48]), "{stored}");
+}
+
+#[tokio::test]
+async fn whoever_looks_for_secrets_finds_keys_by_the_published_pattern() {
+    let readme = include_str!("../../README.md");
+    let (_, pattern) = readme.split_once("API keys match `").unwrap();
+    let pattern = pattern.split('`').next().unwrap();
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let key = secret(&create(&world, &alice, json!({"name": "one"})).await);
+
+    let finds = |text: &str| {
+        Program::named("grep").args(["-qxE", pattern]).input(text).run().status.success()
+    };
+
+    assert!(finds(&key));
+    assert!(!finds(&key[1..]) && !finds(&format!("{key}0")) && !finds(&alice.token));
 }
 
 #[tokio::test]
@@ -255,6 +272,44 @@ async fn every_use_of_a_key_is_in_the_trail_and_when_it_was_used_is_shown() {
     let asked = world.ask_as(&root, Method::GET, "/audit/logs?event_type=apikey.created");
     let logs: Value = asked.send().await.unwrap().json().await.unwrap();
     assert_eq!(logs["logs"][0]["resource_id"], id, "{logs}");
+}
+
+#[tokio::test]
+async fn a_key_that_the_operator_makes_is_printed_once_and_ends_when_they_say() {
+    let memoric = Recipe::new().await.start().await;
+    let console = |arguments: &[&str]| {
+        let run = memoric.program("memoric-backend").args(arguments.iter().copied()).run();
+        let told = String::from_utf8(run.stdout).unwrap();
+        assert!(run.status.success(), "{told}{}", String::from_utf8_lossy(&run.stderr));
+        told
+    };
+    let made = memoric.program("memoric-backend").args(["user", "create", "--username", "robot"]);
+    let made = made.args(["--email", "robot@example.com", "--role", "user", "--password-stdin"]);
+    assert!(made.input(PASSWORD).run().status.success());
+
+    let wanted = ["key", "create", "--user", "robot", "--name", "nightly", "--expires-days", "90"];
+    let key = console(&[&wanted[..], &["--scope", "memories:read"]].concat()).trim().to_owned();
+
+    let id = key.split('_').nth(1).unwrap().to_owned();
+    let ask = async || {
+        let asked = reqwest::Client::new().get(format!("http://{}/memories", memoric.http));
+        asked.header("x-api-key", &key).send().await.unwrap().status()
+    };
+    assert_eq!(ask().await, StatusCode::OK);
+    let listed = console(&["key", "list", "--user", "robot"]);
+    assert!(listed.contains(&id) && listed.contains("nightly") && !listed.contains(&key));
+
+    let beyond = ["--scope", "audit:read"];
+    let beyond = memoric.program("memoric-backend").args([&wanted[..], &beyond].concat()).run();
+    assert!(String::from_utf8_lossy(&beyond.stderr).contains("scopes:"), "{beyond:?}");
+
+    console(&["key", "revoke", "--user", "robot", "--id", &id]);
+    let told = Instant::now();
+    while ask().await == StatusCode::OK {
+        assert!(told.elapsed() < Duration::from_secs(10), "it opens still");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
 }
 
 async fn create(world: &World, person: &Person, wanted: Value) -> Value {

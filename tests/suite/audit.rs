@@ -417,7 +417,16 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
     let answer: Value = post("/auth/login", login).send().await.unwrap().json().await.unwrap();
     let token = answer["access_token"].as_str().unwrap().to_owned();
     let id = answer["user"]["id"].as_i64().unwrap();
-    let signature = token.rsplit('.').next().unwrap().to_owned();
+    let key = json!({"name": "Key", "scopes": ["memories:read"]});
+    let key = post("/auth/api-keys", key).bearer_auth(&token).send().await.unwrap();
+    let key = key.json::<Value>().await.unwrap()["api_key"].as_str().unwrap().to_owned();
+    let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
+    let secrets = [
+        "canary",
+        token.rsplit('.').next().unwrap(),
+        &key[key.len() - 40..],
+        &refresh[refresh.len() - 40..],
+    ];
     let mut errors = String::new();
 
     for request in [
@@ -438,6 +447,12 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
         client.get(url("/memories")).bearer_auth("Canary.token.x"),
         client.get(url("/memories")).bearer_auth(format!("{token}Canary-signature")),
         client.get(url("/memories")).header("x-api-key", "mk_Canary-key"),
+        client.get(url("/memories")).header("x-api-key", &key),
+        client.get(url("/memories")).header("x-api-key", key.replace("mk_", "mk_0")),
+        client.get(url("/audit/logs")).bearer_auth(&key),
+        client.get(url("/memories")).bearer_auth(&refresh),
+        post("/auth/refresh", json!({"refresh_token": refresh.replace("mrt_", "mrt_0")})),
+        client.post(url("/auth/logout")).bearer_auth(&refresh),
         client.get(url("/memories")).header("cookie", "session=Canary-cookie").bearer_auth(&token),
         client.get(url("/memories")).header("authorization", "Basic Canary-basic"),
         post("/memories", json!({"content": 7, "Canary-field": "Canary-value"}))
@@ -478,7 +493,8 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
     };
     let dumped =
         "SELECT trail::text FROM audit.trail UNION ALL SELECT users::text FROM memoric.users
-                  UNION ALL SELECT sessions::text FROM memoric.sessions";
+                  UNION ALL SELECT sessions::text FROM memoric.sessions
+                  UNION ALL SELECT api_keys::text FROM memoric.api_keys";
     let rows = superuser.query(dumped, &[]).await.unwrap();
     let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let places = [
@@ -493,7 +509,7 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
     ];
     for (place, told) in places {
         assert!(!told.is_empty(), "{place}");
-        for secret in ["canary", &signature] {
+        for secret in secrets {
             for spelt in [secret.to_owned(), hex::encode(secret), hex::encode(capital(secret))] {
                 let found = told.to_lowercase().find(&spelt.to_lowercase());
                 let around = found.map(|at| excerpt(&told, at));

@@ -267,7 +267,7 @@ fn every_answer() -> Vec<(&'static str, u16, String)> {
         ("another kind of body", 415, post(&["Content-Type: text/plain"], "{}")),
         ("another expectation", 417, post(&[json, "Expect: wonders"], "{}")),
         ("a large head", 431, get("/memories", &[&format!("X: {}", "x".repeat(20_000))])),
-        ("an API key", 501, get("/memories", &["X-API-Key: mk_0"])),
+        ("a key that is none", 401, get("/memories", &["X-API-Key: mk_0"])),
         ("no request", 400, "GET\r\n\r\n".to_owned()),
         ("no field", 400, "GET /health HTTP/1.1\r\nHost: a\r\nno field\r\n\r\n".to_owned()),
         ("another protocol", 400, "\u{16}\u{3}\u{1}\r\n\r\n".to_owned()),

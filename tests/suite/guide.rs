@@ -30,8 +30,12 @@ use Promise::{Answers, NotYet};
 async fn every_command_of_the_guide_does_what_the_guide_says() {
     let memoric = Recipe::new().await.start().await;
     create_users_of_line_60(&memoric);
+    let user = log_in(&memoric, "user1", "user_password_456");
     let tokens = [
-        ("{token}", token(&memoric, "user1", "user_password_456")),
+        ("{token}", text(&user["access_token"])),
+        ("{refresh_token}", text(&user["refresh_token"])),
+        ("{other_token}", token(&memoric, "user1", "user_password_456")),
+        ("{api_key}", api_key_of_line_120(&memoric)),
         ("{admin_token}", token(&memoric, "admin", "secure_password_123")),
         ("{readonly_token}", token(&memoric, "reader", "reader_password_789")),
     ];
@@ -86,19 +90,28 @@ fn rows() -> Vec<Row> {
         Row {
             line: 120,
             command: r#"curl -X POST http://localhost:8000/auth/api-keys -H "Authorization: Bearer {token}" -H "Content-Type: application/json" -d '{"name": "production-api-key", "expires_days": 90}'"#,
-            promise: NotYet,
+            promise: Answers(201, |body| {
+                body["api_key"].as_str().is_some_and(|key| key.starts_with("mk_"))
+                    && body["name"] == "production-api-key"
+                    && body["expires_at"].is_string()
+            }),
+        },
+        Row {
+            line: 131,
+            command: r#"curl http://localhost:8000/memories -H "X-API-Key: {api_key}""#,
+            promise: Answers(200, Value::is_array),
         },
         Row {
             line: 131,
             command: r#"curl http://localhost:8000/memories -H "X-API-Key: your-api-key-here""#,
-            promise: NotYet,
+            promise: Answers(401, |body| body["status"] == 401),
         },
         // 145 logs user1 in with "password"; line 71 made that account with user_password_456, which is substituted.
         // As printed there is no Content-Type, so curl sends that of a form.
         Row {
             line: 145,
             command: r#"curl -X POST http://localhost:8000/auth/login -d '{"username": "user1", "password": "user_password_456"}'"#,
-            promise: Answers(200, |body| body["access_token"].is_string()),
+            promise: Answers(200, |body| body["refresh_token"].is_string()),
         },
         Row {
             line: 145,
@@ -107,13 +120,22 @@ fn rows() -> Vec<Row> {
         },
         Row {
             line: 149,
-            command: r#"curl -X POST http://localhost:8000/auth/refresh -H "Authorization: Bearer mrt_AAAA""#,
-            promise: NotYet,
+            command: r#"curl -X POST http://localhost:8000/auth/refresh -H "Authorization: Bearer {refresh_token}""#,
+            promise: Answers(200, |body| {
+                body["access_token"].is_string()
+                    && body["refresh_token"].is_string()
+                    && body["expires_in"] == 3600
+            }),
         },
         Row {
             line: 156,
-            command: r#"curl -X POST http://localhost:8000/auth/logout -H "Authorization: Bearer {token}""#,
-            promise: NotYet,
+            command: r#"curl -X POST http://localhost:8000/auth/logout -H "Authorization: Bearer {other_token}""#,
+            promise: Answers(200, |body| body["message"].is_string()),
+        },
+        Row {
+            line: 156,
+            command: r#"curl http://localhost:8000/memories -H "Authorization: Bearer {other_token}""#,
+            promise: Answers(401, |body| body["status"] == 401),
         },
         // 211: users can only access their own memories, unless they are admins.
         Row {
@@ -214,6 +236,17 @@ fn create_users_of_line_60(memoric: &Deployment) {
         "user",
     );
     assert!(!again.status.success(), "a name is given once");
+}
+
+/// Lines 120 to 125, which print the key: `memoric-backend key create`.
+fn api_key_of_line_120(memoric: &Deployment) -> String {
+    let made = memoric
+        .program("memoric-backend")
+        .args(["key", "create", "--user", "user1"])
+        .args(["--name", "production-api-key", "--expires-days", "90"])
+        .run();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
 
 fn create_user(program: Program, name: &str, password: &str, email: &str, roles: &str) -> Output {
@@ -333,13 +366,22 @@ async fn the_production_set_up_of_the_guide_makes_its_admin_once() {
 }
 
 fn token(memoric: &Deployment, name: &str, password: &str) -> String {
+    text(&log_in(memoric, name, password)["access_token"])
+}
+
+/// What whoever logs in is told.
+fn log_in(memoric: &Deployment, name: &str, password: &str) -> Value {
     let login = json!({"username": name, "password": password});
     let (status, body) = curl(&format!(
         "curl -X POST http://{}/auth/login -H 'Content-Type: application/json' -d '{login}'",
         memoric.http
     ));
     assert_eq!(status, 200, "{body}");
-    body["access_token"].as_str().unwrap().to_owned()
+    body
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
 }
 
 /// Runs a command of the guide, which prints the body alone, so that the status is asked for too.

@@ -106,6 +106,11 @@ impl Permissions {
     pub fn iter(self) -> impl Iterator<Item = Permission> {
         Permission::ALL.into_iter().filter(move |permission| self.contains(*permission))
     }
+
+    /// Their names, in the same order.
+    pub fn names(self) -> Vec<&'static str> {
+        self.iter().map(Permission::name).collect()
+    }
 }
 
 impl FromIterator<Permission> for Permissions {

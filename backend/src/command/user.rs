@@ -110,9 +110,9 @@ pub(super) struct PasswordSource {
 }
 
 /// What the commands work with.
-struct Desk {
-    store: Store,
-    courier: Courier,
+pub(super) struct Desk {
+    pub(super) store: Store,
+    pub(super) courier: Courier,
 }
 
 pub(super) fn run(console: &Console, command: Command) -> Result<(), Failure> {
@@ -146,7 +146,7 @@ pub(super) fn make_first_admin(console: &Console) -> Result<(), Failure> {
 }
 
 impl Desk {
-    async fn open(console: &Console) -> Result<Self, Failure> {
+    pub(super) async fn open(console: &Console) -> Result<Self, Failure> {
         let (settings, environment) = (&console.loaded.settings, &console.environment);
         let database = console.located(Database::new(&settings.database, environment))?;
         let redis = console.located(Redis::new(&settings.redis, environment))?;
@@ -244,7 +244,7 @@ impl Desk {
         Ok(())
     }
 
-    async fn find(&self, who: &Who) -> Result<Account, Failure> {
+    pub(super) async fn find(&self, who: &Who) -> Result<Account, Failure> {
         let who = UserRef::parse(&who.user).map_err(AccountError::from)?;
         Ok(accounts::find(&self.store, &who).await?)
     }

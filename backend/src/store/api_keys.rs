@@ -10,7 +10,10 @@ use memoric_contract::{
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::{Store, StoreError, first, fitting, mismatch, sole, trail::Appended};
+use super::{
+    Store, StoreError, first, fitting, mismatch, pool::DatabaseRole, sole, trail::Appended,
+    tx::Scoped, users::console,
+};
 use crate::{audit::Entry, scope::Scope};
 
 /// What is to be kept of a key.
@@ -74,45 +77,27 @@ impl Store {
         key: &NewApiKey<'_>,
         entry: &Entry,
     ) -> Result<Option<ApiKeyRow>, StoreError> {
-        const SQL: &str = "\
-            SELECT created_at, expires_at
-            FROM credentials.create_key($1, $2, $3, $4, $5, $6, $7, make_interval(secs => $8), $9)";
-        let (owner, record) = (scope.owner(), Appended::new(entry));
-        let (scopes, life) = (scope_names(key.scopes), key.life.as_secs_f64());
-        let (hash, from) = (key.hash.as_slice(), key.allowed_addresses);
-        let scoped = self.pools.auth.scoped(scope.context());
-        let rows = scoped
-            .write(SQL, &[&owner.0, &key.id.0, &key.name, &hash, &scopes, &from, &life, &record])
-            .await?;
-        let Some(row) = first(rows) else { return Ok(None) };
-        entry.note_written();
-        Ok(Some(ApiKeyRow {
-            id: key.id.0.clone(),
-            name: key.name.to_owned(),
-            scopes: key.scopes,
-            allowed_addresses: from.to_vec(),
-            created_at: row.try_get("created_at")?,
-            expires_at: row.try_get("expires_at")?,
-            last_used_at: None,
-            previous_until: None,
-        }))
+        create(self.pools.auth.scoped(scope.context()), scope.owner(), key, entry).await
+    }
+
+    /// The same by the operator at the console, for `owner`.
+    pub(crate) async fn create_key_for(
+        &self,
+        owner: UserId,
+        key: &NewApiKey<'_>,
+        entry: &Entry,
+    ) -> Result<Option<ApiKeyRow>, StoreError> {
+        create(self.pools.admin.scoped(&console("create_api_key", owner)), owner, key, entry).await
     }
 
     /// The owner's keys that live, the newest first.
     pub(crate) async fn api_keys(&self, scope: &Scope) -> Result<Vec<ApiKeyRow>, StoreError> {
-        const SQL: &str = "\
-            SELECT id, name, scopes, allowed_addresses, created_at, expires_at, last_used_at, previous_until
-            FROM credentials.list_keys($1, $2)";
-        let owner = scope.owner();
-        let rows = self.pools.auth.scoped(scope.context()).write(SQL, &[&owner.0]).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(ApiKeyRow {
-                    last_used_at: row.try_get("last_used_at")?,
-                    ..ApiKeyRow::read(row, row.try_get("id")?)?
-                })
-            })
-            .collect()
+        list(self.pools.auth.scoped(scope.context()), scope.owner()).await
+    }
+
+    /// The same of `owner`'s, for the operator at the console.
+    pub(crate) async fn api_keys_of(&self, owner: UserId) -> Result<Vec<ApiKeyRow>, StoreError> {
+        list(self.pools.admin.scoped(&console("list_api_keys", owner)), owner).await
     }
 
     /// Gives a key of the owner's another secret; the one it had is good for `overlap` longer.
@@ -143,16 +128,79 @@ impl Store {
         key: &KeyId,
         entry: &Entry,
     ) -> Result<Option<Revocation>, StoreError> {
-        const SQL: &str = "SELECT revoked_until FROM credentials.revoke_key($1, $2, $3, $4)";
-        let (owner, record) = (scope.owner(), Appended::new(entry));
-        let scoped = self.pools.auth.scoped(scope.context());
-        let rows = scoped.write(SQL, &[&owner.0, &key.0, &record]).await?;
-        let Some(row) = first(rows) else { return Ok(None) };
-        entry.note_written();
-        let until: OffsetDateTime = row.try_get("revoked_until")?;
-        let expires_at = fitting(until.unix_timestamp())?;
-        Ok(Some(Revocation { user: owner, revoked: Revoked::Key(key.clone()), expires_at }))
+        revoke(self.pools.auth.scoped(scope.context()), scope.owner(), key, entry).await
     }
+
+    /// The same by the operator at the console, of `owner`'s.
+    pub(crate) async fn revoke_key_of(
+        &self,
+        owner: UserId,
+        key: &KeyId,
+        entry: &Entry,
+    ) -> Result<Option<Revocation>, StoreError> {
+        revoke(self.pools.admin.scoped(&console("revoke_api_key", owner)), owner, key, entry).await
+    }
+}
+
+async fn create<R: DatabaseRole>(
+    scoped: Scoped<'_, R>,
+    owner: UserId,
+    key: &NewApiKey<'_>,
+    entry: &Entry,
+) -> Result<Option<ApiKeyRow>, StoreError> {
+    const SQL: &str = "\
+        SELECT created_at, expires_at
+        FROM credentials.create_key($1, $2, $3, $4, $5, $6, $7, make_interval(secs => $8), $9)";
+    let (scopes, life) = (key.scopes.names(), key.life.as_secs_f64());
+    let (hash, from, record) = (key.hash.as_slice(), key.allowed_addresses, Appended::new(entry));
+    let rows = scoped
+        .write(SQL, &[&owner.0, &key.id.0, &key.name, &hash, &scopes, &from, &life, &record])
+        .await?;
+    let Some(row) = first(rows) else { return Ok(None) };
+    entry.note_written();
+    Ok(Some(ApiKeyRow {
+        id: key.id.0.clone(),
+        name: key.name.to_owned(),
+        scopes: key.scopes,
+        allowed_addresses: from.to_vec(),
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        last_used_at: None,
+        previous_until: None,
+    }))
+}
+
+async fn list<R: DatabaseRole>(
+    scoped: Scoped<'_, R>,
+    owner: UserId,
+) -> Result<Vec<ApiKeyRow>, StoreError> {
+    const SQL: &str = "\
+        SELECT id, name, scopes, allowed_addresses, created_at, expires_at, last_used_at, previous_until
+        FROM credentials.list_keys($1, $2)";
+    let rows = scoped.write(SQL, &[&owner.0]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(ApiKeyRow {
+                last_used_at: row.try_get("last_used_at")?,
+                ..ApiKeyRow::read(row, row.try_get("id")?)?
+            })
+        })
+        .collect()
+}
+
+async fn revoke<R: DatabaseRole>(
+    scoped: Scoped<'_, R>,
+    owner: UserId,
+    key: &KeyId,
+    entry: &Entry,
+) -> Result<Option<Revocation>, StoreError> {
+    const SQL: &str = "SELECT revoked_until FROM credentials.revoke_key($1, $2, $3, $4)";
+    let rows = scoped.write(SQL, &[&owner.0, &key.0, &Appended::new(entry)]).await?;
+    let Some(row) = first(rows) else { return Ok(None) };
+    entry.note_written();
+    let until: OffsetDateTime = row.try_get("revoked_until")?;
+    let expires_at = fitting(until.unix_timestamp())?;
+    Ok(Some(Revocation { user: owner, revoked: Revoked::Key(key.clone()), expires_at }))
 }
 
 impl ApiKeyRow {
@@ -189,8 +237,4 @@ fn scopes_in(row: &Row) -> Result<Permissions, StoreError> {
     let names: Vec<String> = row.try_get("scopes")?;
     let scopes: Option<Permissions> = names.iter().map(|name| Permission::named(name)).collect();
     scopes.ok_or_else(|| mismatch("a scope that is none"))
-}
-
-fn scope_names(scopes: Permissions) -> Vec<&'static str> {
-    scopes.iter().map(Permission::name).collect()
 }

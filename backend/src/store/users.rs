@@ -265,7 +265,7 @@ impl Account {
 }
 
 /// The context of the operator at the console, who acts as user 0.
-fn console(purpose: &'static str, target: UserId) -> Context {
+pub(super) fn console(purpose: &'static str, target: UserId) -> Context {
     Context { user: UserId::NOBODY, target, role: Role::Admin.name(), namespace: None, purpose }
 }
 

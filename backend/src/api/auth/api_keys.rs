@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    FieldError, KeyId, Operation, Permission, Permissions, UserId,
+    KeyId, Operation, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::super::{
     json,
 };
 use crate::{
-    api_keys::Network,
+    api_keys::{self, DAY, MOST_DAYS, USUAL_DAYS, Wanted},
     app::App,
     audit::{self, Named},
     caller::Call,
@@ -42,26 +42,14 @@ struct Shown<'a> {
     previous_expires_at: Option<String>,
 }
 
-/// What a key is to be like.
-struct Wanted {
-    name: String,
-    life: Duration,
-    scopes: Option<Permissions>,
-    allowed_addresses: Vec<String>,
-}
-
 /// Makes a key, and shows it this once.
 pub(in crate::api) async fn create_api_key(app: &App, call: &Call, body: Body) -> Answer {
-    let wanted = body::fields(call.headers(), body, Operation::CreateApiKey, Wanted::take).await?;
-    let own = call.identity()?.roles.permissions();
-    let scopes = wanted.scopes.unwrap_or(own);
-    if scopes.within(own) != scopes {
-        return Err(ApiError::field("scopes", "not_yours", "Scopes should be among one's own"));
-    }
-
+    let wanted = body::fields(call.headers(), body, Operation::CreateApiKey, take_wanted).await?;
+    let scopes =
+        wanted.scopes_of(call.identity()?.roles).map_err(|fault| ApiError::Invalid(vec![fault]))?;
     let (scope, key) = (Scope::of(call)?, app.api_keys.mint().map_err(ApiError::unwritable)?);
     let record = Record {
-        metadata: Some(json!({ "scopes": names(scopes) })),
+        metadata: Some(json!({ "scopes": scopes.names() })),
         ..about(call, scope.owner(), EventType::KeyCreated, Action::Create)
     };
     let entry = app.scribe.entry(record, call, Named::Not).await?;
@@ -112,29 +100,13 @@ pub(in crate::api) async fn revoke_api_key(app: &App, call: &Call) -> Answer {
     Ok(json(StatusCode::OK, &json!({ "message": "API key revoked" })))
 }
 
-impl Wanted {
-    fn take(mut sent: Sent<'_>) -> Result<Self, ApiError> {
-        let name = sent.text("name").and_then(|name| sent.judged(named(name)));
-        let days = sent.number("expires_days", 1..=MOST_DAYS, USUAL_DAYS);
-        let scopes = sent.maybe_texts("scopes").and_then(|names| sent.judged(scopes(names)));
-        let from = sent.maybe_texts("allowed_addresses");
-        let from = from.and_then(|from| sent.judged(networks(from.unwrap_or_default())));
-        let (Some(name), Some(days), Some(scopes), Some(allowed_addresses)) =
-            (name, days, scopes, from)
-        else {
-            return Err(sent.refusal());
-        };
-        Ok(Self { name, life: Duration::from_secs(days * DAY), scopes, allowed_addresses })
-    }
-}
-
 impl<'a> Shown<'a> {
     fn with(row: &'a ApiKeyRow, api_key: Option<&'a str>) -> Self {
         Self {
             id: &row.id,
             name: &row.name,
             api_key,
-            scopes: names(row.scopes),
+            scopes: row.scopes.names(),
             allowed_addresses: &row.allowed_addresses,
             created_at: stored_time(row.created_at),
             expires_at: stored_time(row.expires_at),
@@ -144,50 +116,27 @@ impl<'a> Shown<'a> {
     }
 }
 
+fn take_wanted(mut sent: Sent<'_>) -> Result<Wanted, ApiError> {
+    let name = sent.text("name").and_then(|name| sent.judged(api_keys::named(name)));
+    let days = sent.number("expires_days", 1..=MOST_DAYS, USUAL_DAYS);
+    let scopes = sent.maybe_texts("scopes").and_then(|names| sent.judged(api_keys::scopes(names)));
+    let from = sent.maybe_texts("allowed_addresses").map(Option::unwrap_or_default);
+    let from = from.and_then(|from| sent.judged(api_keys::networks(&from)));
+    let (Some(name), Some(days), Some(scopes), Some(allowed_addresses)) =
+        (name, days, scopes, from)
+    else {
+        return Err(sent.refusal());
+    };
+    Ok(Wanted { name, life: Duration::from_secs(days * DAY), scopes, allowed_addresses })
+}
+
 fn take_overlap(mut sent: Sent<'_>) -> Result<u64, ApiError> {
     sent.number("overlap_seconds", LEAST_OVERLAP..=MOST_OVERLAP, USUAL_OVERLAP)
         .ok_or_else(|| sent.refusal())
 }
 
-/// A name as its owner may give one: seen on one line, and never blank.
-fn named(name: String) -> Result<String, FieldError> {
-    let characters = name.chars().count();
-    if name.trim().is_empty() || characters > LONGEST_NAME || name.chars().any(char::is_control) {
-        let message = format!("Name should have 1 to {LONGEST_NAME} characters on one line");
-        return Err(FieldError::new("name", "bad_name", &message));
-    }
-    Ok(name)
-}
-
-fn scopes(names: Option<Vec<String>>) -> Result<Option<Permissions>, FieldError> {
-    let Some(names) = names else { return Ok(None) };
-    let scopes: Option<Permissions> = names.iter().map(|name| Permission::named(name)).collect();
-    match scopes {
-        Some(scopes) if scopes != Permissions::default() => Ok(Some(scopes)),
-        _ => {
-            let known: Vec<_> = Permission::ALL.into_iter().map(Permission::name).collect();
-            let message = format!("Scopes should be some of {}", known.join(", "));
-            Err(FieldError::new("scopes", "unknown", &message))
-        }
-    }
-}
-
-fn networks(from: Vec<String>) -> Result<Vec<String>, FieldError> {
-    let networks: Option<Vec<_>> =
-        from.iter().map(|text| Network::parse(text).map(|network| network.to_string())).collect();
-    networks.filter(|networks| networks.len() <= MOST_NETWORKS).ok_or_else(|| {
-        let message =
-            format!("Input should be at most {MOST_NETWORKS} addresses or networks in CIDR form");
-        FieldError::new("allowed_addresses", "not_a_network", &message)
-    })
-}
-
 fn key_id(segment: &str) -> Result<KeyId, ApiError> {
     KeyId::parse(segment).ok_or(ApiError::KeyNotFound)
-}
-
-fn names(scopes: Permissions) -> Vec<&'static str> {
-    scopes.iter().map(Permission::name).collect()
 }
 
 fn about(call: &Call, owner: UserId, event: EventType, action: Action) -> Record {
@@ -202,20 +151,7 @@ fn about(call: &Call, owner: UserId, event: EventType, action: Action) -> Record
 /// The segment of the path that names the key that is given another secret.
 const ROTATED: usize = 3;
 
-/// Characters of a name.
-const LONGEST_NAME: usize = 100;
-
-/// Networks from which one key may be used.
-const MOST_NETWORKS: usize = 100;
-
-/// Days that a key lives where nobody says how many.
-const USUAL_DAYS: u64 = 90;
-const MOST_DAYS: u64 = 365;
-
 /// Seconds that the secret before a rotation is good: a minute to a week, a day where nobody says.
 const LEAST_OVERLAP: u64 = 60;
 const USUAL_OVERLAP: u64 = DAY;
 const MOST_OVERLAP: u64 = 7 * DAY;
-
-/// Seconds.
-const DAY: u64 = 24 * 3600;

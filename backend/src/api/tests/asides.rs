@@ -51,7 +51,7 @@ async fn what_the_backend_does_not_record_it_does_not_claim() {
         (Operation::RememberMemory, "/memories", &bob, Some(json!({})), 422),
         (Operation::Login, "/auth/login", &Caller::Anonymous, Some(json!({})), 422),
         (Operation::ReadAudit, "/audit/logs", &bob, None, 403),
-        (Operation::Logout, "/auth/logout", &bob, None, 501),
+        (Operation::ListClusters, "/clusters", &bob, None, 501),
     ];
 
     for (operation, target, caller, sent, status) in cases {

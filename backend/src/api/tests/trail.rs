@@ -156,7 +156,8 @@ async fn what_there_is_to_look_for_is_listed() {
     let (_, types) = desk.audit(Operation::ListEventTypes, "/audit/events/types").await;
     let (_, levels) = desk.audit(Operation::ListSeverities, "/audit/severity/levels").await;
 
-    assert_eq!((types["total"].as_u64(), levels["total"].as_u64()), (Some(33), Some(5)));
+    assert_eq!(types["total"], EventType::ALL.len());
+    assert_eq!(levels["total"], 5);
     assert_eq!(types["event_types"][0]["value"], "auth.login.success");
     assert_eq!(levels["severity_levels"][4]["value"], "critical");
 }
