@@ -190,6 +190,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0014_api_keys.sql", include_str!("../migrations/0014_api_keys.sql")),
     ("0015_key_functions.sql", include_str!("../migrations/0015_key_functions.sql")),
     ("0016_sessions_across.sql", include_str!("../migrations/0016_sessions_across.sql")),
+    ("0017_feed.sql", include_str!("../migrations/0017_feed.sql")),
 ];
 
 #[cfg(test)]
