@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use harness::{Door, Person, Recipe, Redis, RedisRecipe, World, certificate};
-use memoric_config::{Settings, schema::Check};
+use memoric_config::{
+    Environment, Settings,
+    redis::Redis as Client,
+    schema::{self, Check},
+};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use tokio::time::sleep;
 
@@ -93,19 +97,21 @@ async fn a_failover_that_loses_a_write_brings_nobody_back() {
     })
     .await;
 
-    let (url, files) = (sentinel.url(), tls.path().to_owned());
-    let world = World::with(move |settings| {
-        let file = |name| Some(files.join(name));
-        settings.redis.prefix = "memoric:".to_owned();
-        settings.redis.url = memoric_config::schema::Redis::default().url;
-        settings.redis.sentinels = vec![url];
-        settings.redis.master = Some("mine".to_owned());
-        settings.redis.user = Some("memoric".to_owned());
-        (settings.redis.ca, settings.redis.key) = (file("certificate.pem"), file("key.pem"));
-        settings.redis.certificate = file("certificate.pem");
-    })
-    .variable("MEMORIC_REDIS_PASSWORD", MEMORIC)
-    .variable("MEMORIC_REDIS_SENTINEL_PASSWORD", SENTINEL);
+    let file = |name| Some(tls.path().join(name));
+    let settings = schema::Redis {
+        prefix: "memoric:".to_owned(),
+        sentinels: vec![sentinel.url()],
+        master: Some("mine".to_owned()),
+        user: Some("memoric".to_owned()),
+        ca: file("certificate.pem"),
+        certificate: file("certificate.pem"),
+        key: file("key.pem"),
+        ..schema::Redis::default()
+    };
+    only_by_tls_and_password(&settings).await;
+    let passwords = PASSWORDS.iter();
+    let world = World::with(move |all| all.redis = settings);
+    let world = passwords.fold(world, |world, (name, password)| world.variable(name, password));
     let mut site = Site::start(world).await;
     site.until_told("the master", async || size(&master).await > 0).await;
 
@@ -156,7 +162,7 @@ async fn a_cluster_carries_revocations_and_may_lose_a_node() {
     let urls: Vec<_> = nodes.iter().map(Redis::url).collect();
     let world = World::with(move |settings| {
         settings.redis.prefix = "memoric:".to_owned();
-        settings.redis.url = memoric_config::schema::Redis::default().url;
+        settings.redis.url = schema::Redis::default().url;
         settings.redis.cluster = urls;
     });
     let mut site = Site::start(world).await;
@@ -330,6 +336,26 @@ async fn verdict(request: RequestBuilder) -> StatusCode {
     }
 }
 
+/// Whoever is not signed by whom the settings name is not spoken to, and who has no certificate or
+/// another password is not let in.
+async fn only_by_tls_and_password(settings: &schema::Redis) {
+    let reaches = async |settings: schema::Redis, passwords: [(&str, &str); 2]| {
+        let redis = Client::new(&settings, &Environment::from_iter(passwords)).unwrap();
+        redis.ping(Duration::from_secs(10)).await.is_ok()
+    };
+    assert!(reaches(settings.clone(), PASSWORDS).await);
+    let stranger = certificate();
+    let ca = Some(stranger.path().join("certificate.pem"));
+    assert!(!reaches(schema::Redis { ca, ..settings.clone() }, PASSWORDS).await);
+    let nothing = schema::Redis { certificate: None, key: None, ..settings.clone() };
+    assert!(!reaches(nothing, PASSWORDS).await);
+    for (number, wrong) in [(0, (PASSWORDS[0].0, ADMIN)), (1, (PASSWORDS[1].0, ADMIN))] {
+        let mut passwords = PASSWORDS;
+        passwords[number] = wrong;
+        assert!(!reaches(settings.clone(), passwords).await, "{wrong:?}");
+    }
+}
+
 fn place(settings: &mut Settings, url: &str) {
     settings.redis.url = url.to_owned();
     settings.redis.prefix = "memoric:".to_owned();
@@ -353,6 +379,9 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const ADMIN: &str = "an-operators-password";
 const MEMORIC: &str = "memorics-own-password";
 const SENTINEL: &str = "a-sentinels-password";
+
+const PASSWORDS: [(&str, &str); 2] =
+    [("MEMORIC_REDIS_PASSWORD", MEMORIC), ("MEMORIC_REDIS_SENTINEL_PASSWORD", SENTINEL)];
 
 /// All that Memoric's user needs to be allowed.
 const NEEDED: &str = "+set +mget +publish +subscribe +ping +info +role";
