@@ -109,7 +109,7 @@ mod tests {
         let next = world.store.revocations_since(&second.cursor).await.unwrap();
 
         assert_eq!((first.more, second.more, second.revocations.len()), (true, false, 1000));
-        assert_eq!(next.revocations.len(), 1, "its place was on a page that was turned: {next:?}");
+        assert_eq!(next.revocations.len(), 1, "its place was on a page that was turned");
     }
 
     #[tokio::test]
