@@ -37,7 +37,7 @@ check: packages $(CARGO_DENY) ## Checks format, lints, documentation, dependenci
 
 # What is measured is built first and by itself, as `make up` does it: with the others it would get what only tests and
 # examples ask of its dependencies. Those two name the same packages, so that they share one build.
-bench: ## Measures what a request and a memory cost, against what else there is; PROFILE=ci builds faster.
+bench: ## Measures what requests, memories and logouts cost, against what else there is; PROFILE=ci builds faster.
 	@deploy/packages build run bench
 	cargo build --profile $(PROFILE) --locked -p memoric-backend -p memoric-gateway
 	cargo build --profile $(PROFILE) --locked -p memoric-gateway -p memoric-tests --example passthrough

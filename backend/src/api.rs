@@ -6,6 +6,7 @@ mod body;
 mod deliveries;
 mod internal;
 mod memories;
+mod owner;
 mod query;
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use memoric_config::schema::Registration;
+use memoric_contract::revocation::Revocation;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     api_keys::ApiKeys,
     audit::Scribe,
+    caller::Call,
     cursor::Cursors,
     devices::Devices,
     error::{ApiError, Chain},
@@ -19,7 +21,7 @@ use crate::{
     revocation::Courier,
     seal::Sealing,
     sessions::Sessions,
-    store::Store,
+    store::{Store, StoreError},
     tokens::Tokens,
     vault::Vault,
 };
@@ -73,6 +75,27 @@ impl App {
         self.errands.spawn(work).await.map_err(ApiError::unwritable)?
     }
 
+    /// Does `work`, which may end a credential, to its end; then tells whoever has to know before
+    /// `call` is answered: the feed, Redis, and with the answer the gateway that carried it.
+    pub(crate) fn revoke(
+        &self,
+        call: &Call,
+        work: impl Future<Output = Result<Option<Revocation>, StoreError>> + Send + 'static,
+    ) -> impl Future<Output = Result<Option<Revocation>, ApiError>> + Send {
+        // In a box, or every handler that ends something would carry it about on the stack.
+        let (courier, work) = (Arc::clone(&self.courier), Box::pin(work));
+        async move {
+            let carried = self.carry_through(async move {
+                let ended = work.await?;
+                courier.carry(ended.as_slice()).await;
+                Ok(ended)
+            });
+            let ended = carried.await?;
+            call.revokes(ended.as_slice());
+            Ok(ended)
+        }
+    }
+
     /// Whether the database can be reached and answers.
     pub(crate) async fn is_database_up(&self) -> bool {
         match self.store.ping().await {
@@ -97,6 +120,7 @@ impl App {
             gauge("resting", usage.resting);
             gauge("free", usage.free);
         }
+        metrics.redis_up.set(i64::from(self.courier.redis().answers()));
         metrics.passwords_waiting.set(i64::try_from(self.passwords.waiting()).unwrap_or(i64::MAX));
     }
 }

@@ -3,11 +3,12 @@
 mod database;
 mod listen;
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use memoric_config::{
     AssertionKey, CheckKey, ConfigError, Environment, ExposeSecret as _, Invalid, SecretString,
     Settings, SigningSecret, ensure_distinct,
+    redis::Redis,
     schema::{self, Registration},
 };
 
@@ -32,9 +33,7 @@ pub struct Config {
     /// PostgreSQL.
     pub(crate) database: Database,
     /// The courier of revocations, not yet connected.
-    pub(crate) redis: redis::Client,
-    /// What every key and channel in Redis begins with.
-    pub(crate) redis_prefix: String,
+    pub(crate) redis: Arc<Redis>,
     /// Signs access tokens.
     pub(crate) signing_secret: SigningSecret,
     /// Believes the gateway.
@@ -100,8 +99,7 @@ impl Config {
             metrics: settings.observability.metrics.enabled.then_some(settings.backend.metrics),
             grace: settings.backend.grace.duration(),
             database: Database::new(&settings.database, environment)?,
-            redis: memoric_config::redis::client(&settings.redis, environment)?,
-            redis_prefix: settings.redis.prefix.clone(),
+            redis: Arc::new(Redis::new(&settings.redis, environment)?),
             signing_secret: SigningSecret::check(needed(environment, "MEMORIC_JWT_SECRET")?)?,
             assertion_key: AssertionKey::check(&assertion_secret)?,
             check_key: check_key(environment)?,

@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// What an admin did, and to which kind of thing.
+pub(crate) type Told = (EventType, Action, Resource);
+
 /// One other user's rows, for one operation of an admin's.
 ///
 /// [`Crossing::open`] is its only maker. The database reaches those rows as a role of its own,
@@ -62,13 +65,13 @@ impl Crossing {
     }
 
     /// What the trail tells of it: who crossed over to whom, what for, and why.
-    pub(crate) fn record(&self, call: &Call, event: EventType, action: Action) -> Record {
+    pub(crate) fn record(&self, call: &Call, (event, action, resource): Told) -> Record {
         let Context { target, purpose, .. } = &self.context;
         let reason = self.reason.as_deref().unwrap_or("no reason given");
         Record {
             owner: Some(*target),
             action: Some(action),
-            resource: Some(Resource::Memory),
+            resource: Some(resource),
             severity: Severity::Warning,
             description: Some(format!(
                 "an admin crossed over to user {target}, {purpose}: {reason}"
@@ -82,6 +85,12 @@ impl Reach for Crossing {
     type Role = Admin;
 
     fn pool(pools: &Pools) -> &Pool<Admin> {
+        &pools.admin
+    }
+
+    type Keeper = Admin;
+
+    fn credentials(pools: &Pools) -> &Pool<Admin> {
         &pools.admin
     }
 

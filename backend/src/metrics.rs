@@ -14,6 +14,8 @@ use prometheus::{
 pub(crate) struct Metrics {
     /// Connections closed because the peer is not the gateway.
     pub(crate) strangers: IntCounter,
+    /// Whether Redis answers.
+    pub(crate) redis_up: IntGauge,
     /// Revocations that Redis was not told of. The feed carries them all the same.
     pub(crate) courier_failures: IntCounter,
     /// Connections to the database, by role and state.
@@ -51,6 +53,10 @@ impl Metrics {
             strangers: counter(
                 "memoric_backend_strangers_total",
                 "Connections closed because the peer is not the gateway.",
+            )?,
+            redis_up: enlist(
+                &registry,
+                IntGauge::new("memoric_backend_redis_up", "Whether Redis answers."),
             )?,
             courier_failures: counter(
                 "memoric_backend_courier_failures_total",

@@ -191,6 +191,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0015_key_functions.sql", include_str!("../migrations/0015_key_functions.sql")),
     ("0016_resets.sql", include_str!("../migrations/0016_resets.sql")),
     ("0017_accounts.sql", include_str!("../migrations/0017_accounts.sql")),
+    ("0018_sessions_across.sql", include_str!("../migrations/0018_sessions_across.sql")),
+    ("0019_feed.sql", include_str!("../migrations/0019_feed.sql")),
 ];
 
 #[cfg(test)]

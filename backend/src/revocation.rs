@@ -1,52 +1,33 @@
 //! What ends a credential early, carried to the gateways: fast by Redis, surely by the feed.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use memoric_config::redis::Redis;
 use memoric_contract::revocation::{CHANNEL, Revocation};
 use prometheus::IntCounter;
-use redis::{
-    RedisError, RedisResult,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use thiserror::Error;
+use redis::Cmd;
 use tokio::{sync::Notify, time::timeout};
 
-use crate::error::Chain;
+use crate::{error::Chain, metrics::Metrics};
 
 /// Tells the gateways of revocations that the database holds already.
 ///
 /// PostgreSQL has the truth and the feed carries it. Whoever cannot be told here learns of it
 /// there, half a second later, so nothing that goes wrong here undoes or delays a change.
 pub(crate) struct Courier {
-    redis: ConnectionManager,
-    prefix: String,
+    redis: Arc<Redis>,
     failures: IntCounter,
     news: Notify,
 }
 
-/// Why Redis was not told.
-#[derive(Debug, Error)]
-pub(crate) enum CourierError {
-    #[error("redis: {0}")]
-    Refused(#[from] RedisError),
-    #[error("redis did not answer in time")]
-    Late,
-}
-
 impl Courier {
     /// Will connect when there is something to tell, and again whenever the connection breaks.
-    pub(crate) fn new(
-        client: redis::Client,
-        prefix: String,
-        failures: IntCounter,
-    ) -> RedisResult<Self> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            .set_number_of_retries(1)
-            .set_max_delay(PATIENCE);
-        let redis = ConnectionManager::new_lazy_with_config(client, config)?;
-        Ok(Self { redis, prefix, failures, news: Notify::new() })
+    pub(crate) fn new(redis: Arc<Redis>, metrics: &Metrics) -> Self {
+        let failures = metrics.courier_failures.clone();
+        Self { redis, failures, news: Notify::new() }
     }
 
     /// Tells whoever follows the feed here, and Redis, of what has been committed.
@@ -55,7 +36,8 @@ impl Courier {
             return;
         }
         self.news.notify_waiters();
-        if let Err(error) = self.tell_redis(revocations, SystemTime::now()).await {
+        let commands = self.commands(revocations, SystemTime::now());
+        if let Err(error) = self.redis.ask(&commands, PATIENCE).await {
             self.failures.inc();
             tracing::warn!(error = %Chain(&error), "a revocation goes by the feed alone");
         }
@@ -71,43 +53,26 @@ impl Courier {
         }
     }
 
-    /// Whether Redis answers.
-    pub(crate) async fn ping(&self) -> Result<(), CourierError> {
-        let mut redis = self.redis.clone();
-        let ping = redis::cmd("PING");
-        timeout(PATIENCE, ping.query_async::<()>(&mut redis))
-            .await
-            .map_err(|_| CourierError::Late)??;
-        Ok(())
+    /// The Redis that is told.
+    pub(crate) fn redis(&self) -> &Redis {
+        &self.redis
     }
 
-    async fn tell_redis(
-        &self,
-        revocations: &[Revocation],
-        now: SystemTime,
-    ) -> Result<(), CourierError> {
+    /// What Redis is told: to remember each for as long as it matters, and to pass it on.
+    fn commands(&self, revocations: &[Revocation], now: SystemTime) -> Vec<Cmd> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut commands = redis::pipe();
-        for revocation in revocations.iter().filter(|revocation| revocation.expires_at > now) {
-            let key = format!("{}{}", self.prefix, revocation.redis_key());
-            commands
-                .cmd("SET")
-                .arg(key)
+        let told = revocations.iter().filter(|revocation| revocation.expires_at > now);
+        told.flat_map(|revocation| {
+            let (mut set, mut publish) = (redis::cmd("SET"), redis::cmd("PUBLISH"));
+            // By our own clock: Redis may have another.
+            set.arg(self.redis.name(&revocation.redis_key()))
                 .arg(revocation.redis_value())
-                .arg("EXAT")
-                .arg(revocation.expires_at)
-                .ignore();
-            commands
-                .cmd("PUBLISH")
-                .arg(format!("{}{CHANNEL}", self.prefix))
-                .arg(revocation.message())
-                .ignore();
-        }
-        let mut redis = self.redis.clone();
-        timeout(PATIENCE, commands.query_async::<()>(&mut redis))
-            .await
-            .map_err(|_| CourierError::Late)??;
-        Ok(())
+                .arg("EX")
+                .arg(revocation.expires_at - now);
+            publish.arg(self.redis.name(CHANNEL)).arg(revocation.message());
+            [set, publish]
+        })
+        .collect()
     }
 }
 

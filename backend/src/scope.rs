@@ -7,7 +7,7 @@ use crate::{
     error::ApiError,
     store::{
         Context, Pools,
-        pool::{App, DatabaseRole, Pool},
+        pool::{App, Auth, DatabaseRole, Pool},
     },
 };
 
@@ -18,6 +18,12 @@ pub(crate) trait Reach: Sync {
 
     /// The connections of that role.
     fn pool(pools: &Pools) -> &Pool<Self::Role>;
+
+    /// The role that comes to their credentials, by functions alone.
+    type Keeper: DatabaseRole;
+
+    /// The connections of that role.
+    fn credentials(pools: &Pools) -> &Pool<Self::Keeper>;
 
     /// What the database is told.
     fn context(&self) -> &Context;
@@ -95,6 +101,12 @@ impl Reach for Scope {
 
     fn pool(pools: &Pools) -> &Pool<App> {
         &pools.app
+    }
+
+    type Keeper = Auth;
+
+    fn credentials(pools: &Pools) -> &Pool<Auth> {
+        &pools.auth
     }
 
     fn context(&self) -> &Context {

@@ -94,7 +94,7 @@ fn database(database: &Database) -> Result<(), Invalid> {
 }
 
 fn redis(settings: &Settings) -> Result<(), Invalid> {
-    crate::redis::address(&settings.redis.url)?;
+    crate::redis::ensure_possible(&settings.redis)?;
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
     // Braces would decide which node of a cluster holds a key.
     match settings.redis.prefix.as_str() {

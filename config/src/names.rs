@@ -76,7 +76,7 @@ fn is_numbered_port(name: &str) -> bool {
 pub(crate) const PREFIX: &str = "MEMORIC_";
 
 /// Secrets, each also as a file, with `_FILE` behind its name.
-pub(crate) const SECRETS: [&str; 8] = [
+pub(crate) const SECRETS: [&str; 9] = [
     "MEMORIC_JWT_SECRET",
     "MEMORIC_ENCRYPTION_KEY",
     "MEMORIC_DB_PASSWORD",
@@ -84,6 +84,7 @@ pub(crate) const SECRETS: [&str; 8] = [
     "MEMORIC_ASSERTION_KEY",
     "MEMORIC_CHECK_KEY",
     "MEMORIC_REDIS_PASSWORD",
+    "MEMORIC_REDIS_SENTINEL_PASSWORD",
     "ADMIN_PASSWORD",
 ];
 

@@ -11,6 +11,7 @@ mod gateway;
 mod observability;
 mod privacy;
 mod redis;
+mod revocation;
 mod seconds;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub use self::{
     observability::{Level, Logging, Metrics, Observability},
     privacy::Privacy,
     redis::Redis,
+    revocation::{Check, Revocation},
     seconds::Seconds,
 };
 
@@ -50,6 +52,8 @@ pub struct Settings {
     pub database: Database,
     /// The courier of revocations.
     pub redis: Redis,
+    /// How a gateway knows that a credential still lives.
+    pub revocation: Revocation,
     /// Where the key-encryption key rests when none is given.
     pub encryption: Encryption,
     /// What is written down about requests.

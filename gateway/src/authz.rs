@@ -60,7 +60,11 @@ impl Permit {
 /// Whose data `target` names, where `operation` is one that asks for somebody's.
 pub(crate) fn named_owner(operation: Operation, target: &Target) -> Option<&str> {
     match operation {
-        Operation::RecallMemories | Operation::ListClusters => target.user_id(),
+        Operation::RecallMemories
+        | Operation::ListClusters
+        | Operation::ListSessions
+        | Operation::EndSession
+        | Operation::LogoutEverywhere => target.user_id(),
         _ => None,
     }
 }
@@ -122,7 +126,13 @@ mod tests {
 
     #[test]
     fn anothers_data_is_for_admins_and_of_users_that_can_be() {
-        for operation in [Operation::RecallMemories, Operation::ListClusters] {
+        for operation in [
+            Operation::RecallMemories,
+            Operation::ListClusters,
+            Operation::ListSessions,
+            Operation::EndSession,
+            Operation::LogoutEverywhere,
+        ] {
             let user = |query: &str| ask(Some(Role::User), operation, &format!("/x?{query}"));
             assert!(user("").is_ok() && user("user_id=").is_ok() && user("user_id=3").is_ok());
             for another in [

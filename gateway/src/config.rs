@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
+    sync::Arc,
     thread::available_parallelism,
     time::Duration,
 };
@@ -16,7 +17,7 @@ use http::HeaderValue;
 use memoric_config::{
     AssertionKey, CheckKey, ConfigError, Environment, Invalid, Settings, SigningSecret,
     ensure_distinct,
-    redis::client,
+    redis::Redis,
     schema::{self, Seconds},
 };
 
@@ -61,10 +62,10 @@ pub struct Config {
     pub(crate) assertion_key: AssertionKey,
     /// Tells API keys of ours from guesses.
     pub(crate) check_key: CheckKey,
-    /// The courier of revocations, and what stands before each of its keys.
-    pub(crate) redis: redis::Client,
-    /// What stands before each key in Redis.
-    pub(crate) redis_prefix: String,
+    /// The courier of revocations, not yet connected.
+    pub(crate) redis: Arc<Redis>,
+    /// What is looked at to know that a credential still lives.
+    pub(crate) revocation_check: schema::Check,
 }
 
 /// A listener for TLS, and the certificate it shows.
@@ -168,8 +169,8 @@ impl Config {
             signing_secret,
             assertion_key,
             check_key,
-            redis: client(&settings.redis, environment)?,
-            redis_prefix: settings.redis.prefix.clone(),
+            redis: Arc::new(Redis::new(&settings.redis, environment)?),
+            revocation_check: settings.revocation.check,
         })
     }
 

@@ -6,13 +6,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use memoric_config::redis::Redis;
 use memoric_contract::Operation;
-use redis::{Client, aio::MultiplexedConnection};
 use serde_json::{Value, json};
 use time::{
     OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::{backend::BackendClient, metrics::Metrics};
 
@@ -21,7 +21,7 @@ use crate::{backend::BackendClient, metrics::Metrics};
 pub(crate) struct Health {
     probed: ArcSwap<Probed>,
     backend: Arc<BackendClient>,
-    redis: Client,
+    redis: Arc<Redis>,
     metrics: Arc<Metrics>,
     began: Instant,
     began_at: SystemTime,
@@ -46,7 +46,7 @@ struct Probed {
 impl Health {
     pub(crate) fn new(
         backend: Arc<BackendClient>,
-        redis: Client,
+        redis: Arc<Redis>,
         metrics: Arc<Metrics>,
         features: Features,
     ) -> Self {
@@ -63,9 +63,8 @@ impl Health {
 
     /// Probes until it is dropped.
     pub(crate) async fn watch(&self) {
-        let mut redis = None;
         loop {
-            let (backend, redis) = tokio::join!(self.backend.health(), self.ping(&mut redis));
+            let (backend, redis) = (self.backend.health().await, self.redis.answers());
             let database = backend.as_ref().is_ok_and(|health| health.database);
             let probed = Probed { backend: backend.is_ok(), database, redis };
             self.metrics.backend_up.set(i64::from(probed.backend));
@@ -92,19 +91,6 @@ impl Health {
             Operation::ShowDetailedHealth => Some((true, self.details())),
             _ => None,
         }
-    }
-
-    async fn ping(&self, connection: &mut Option<MultiplexedConnection>) -> bool {
-        let attempt = async {
-            let mut open = match connection.take() {
-                Some(open) => open,
-                None => self.redis.get_multiplexed_async_connection().await?,
-            };
-            let () = redis::cmd("PING").exec_async(&mut open).await?;
-            redis::RedisResult::Ok(open)
-        };
-        *connection = timeout(PATIENCE, attempt).await.ok().and_then(Result::ok);
-        connection.is_some()
     }
 
     fn service(&self) -> Value {
@@ -213,9 +199,6 @@ const STAMP: &[BorrowedFormatItem<'_>] =
 
 /// Between two probes.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// How long Redis may take to answer.
-const PATIENCE: Duration = Duration::from_millis(400);
 
 #[cfg(test)]
 mod tests {

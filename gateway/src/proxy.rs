@@ -5,6 +5,7 @@ use std::{os::fd::RawFd, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Version, header::EXPECT};
+use memoric_config::schema::Check;
 use memoric_contract::{AssertionKey, api_key::CheckKey};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
@@ -31,7 +32,7 @@ use crate::{
     rejection::Rejection,
     request::{self, Request},
     respond,
-    revocation::{Courier, Feed, Revocations},
+    revocation::{Courier, Feed, Lookup, Revocations},
     upload::Part,
 };
 
@@ -56,18 +57,24 @@ impl Proxy {
         let metrics = Arc::clone(exchanges.metrics());
         let key = AssertionKey::new(*config.assertion_key.expose());
         let backend = Arc::new(BackendClient::new(Arc::clone(&link), key.clone()));
-        let revocations = Arc::new(Revocations::new(Arc::clone(&backend), Arc::clone(&metrics)));
+        let lookup = match config.revocation_check {
+            Check::List => None,
+            Check::Lookup => Some(Lookup::new(Arc::clone(&config.redis))),
+        };
+        let revocations =
+            Arc::new(Revocations::new(Arc::clone(&backend), lookup, Arc::clone(&metrics)));
         let limits = Arc::new(Limits::new(&config.limits));
         let features =
             Features { metrics: config.metrics.is_some(), cors: !config.cors.origins.is_empty() };
-        let health =
-            Arc::new(Health::new(Arc::clone(&backend), config.redis.clone(), metrics, features));
+        let redis = Arc::clone(&config.redis);
+        let health = Arc::new(Health::new(Arc::clone(&backend), redis, metrics, features));
 
         let check = CheckKey::new(*config.check_key.expose());
         let api_keys = ApiKeys::new(check, Arc::clone(&backend), Arc::clone(&revocations));
         background.spawn(Feed { revocations: Arc::clone(&revocations), backend }.run());
-        let (redis, prefix) = (config.redis.clone(), &config.redis_prefix);
-        background.spawn(Courier::new(redis, prefix, Arc::clone(&revocations)).run());
+        let redis = Arc::clone(&config.redis);
+        background.spawn(async move { redis.keep().await });
+        background.spawn(Courier::new(&config.redis, &revocations).run());
         let (tidied, watched) = (Arc::clone(&limits), Arc::clone(&health));
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });

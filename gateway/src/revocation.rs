@@ -6,6 +6,7 @@
 mod courier;
 mod feed;
 mod list;
+mod lookup;
 
 use std::{
     sync::Arc,
@@ -21,31 +22,37 @@ use memoric_contract::{
 use self::list::List;
 use crate::{backend::BackendClient, metrics::Metrics, rejection::Rejection};
 
-pub(crate) use self::{courier::Courier, feed::Feed};
+pub(crate) use self::{courier::Courier, feed::Feed, lookup::Lookup};
 
 /// Knows which credentials were revoked.
 pub(crate) struct Revocations {
     list: List,
+    /// Where Redis is asked as well.
+    lookup: Option<Lookup>,
     backend: Arc<BackendClient>,
     metrics: Arc<Metrics>,
 }
 
 impl Revocations {
-    pub(crate) fn new(backend: Arc<BackendClient>, metrics: Arc<Metrics>) -> Self {
-        Self { list: List::default(), backend, metrics }
+    pub(crate) fn new(
+        backend: Arc<BackendClient>,
+        lookup: Option<Lookup>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { list: List::default(), lookup, backend, metrics }
     }
 
     /// Rejects an identity whose credential was revoked.
     ///
-    /// Not knowing counts as revoked: where the list may be incomplete the backend is asked, and
-    /// where it does not answer nobody comes in.
+    /// Not knowing counts as revoked: where the list may be incomplete, or Redis is to be asked and
+    /// does not answer, the backend is asked, and where it does not answer nobody comes in.
     pub(crate) async fn ensure_live(&self, identity: &Identity) -> Result<(), Rejection> {
         // Asked first: what makes the list complete after it was read says nothing about that.
         let is_complete = self.list.is_complete(Instant::now(), TRUSTED);
         if self.list.revokes(identity) {
             return Err(Rejection::Revoked);
         }
-        if is_complete {
+        if is_complete && self.is_clear(identity).await? {
             return Ok(());
         }
         match self.backend.is_live(identity).await {
@@ -54,6 +61,19 @@ impl Revocations {
             Err(error) => {
                 tracing::debug!(%error, "revocations cannot be read");
                 Err(Rejection::RevocationsUnavailable)
+            }
+        }
+    }
+
+    /// Whether Redis, where it is to be asked, knows nothing against `identity`.
+    async fn is_clear(&self, identity: &Identity) -> Result<bool, Rejection> {
+        let Some(lookup) = &self.lookup else { return Ok(true) };
+        match lookup.revokes(identity).await {
+            Ok(false) => Ok(true),
+            Ok(true) => Err(Rejection::Revoked),
+            Err(error) => {
+                tracing::debug!(%error, "the backend is asked in place of redis");
+                Ok(false)
             }
         }
     }
@@ -140,6 +160,6 @@ mod tests {
         let nowhere = Channel::Unix { path: "/nonexistent/backend.sock".into(), uid: 0 };
         let link = Arc::new(Link::open(&nowhere).unwrap());
         let backend = Arc::new(BackendClient::new(link, AssertionKey::new([7; 32])));
-        Revocations::new(backend, Arc::new(Metrics::new().unwrap()))
+        Revocations::new(backend, None, Arc::new(Metrics::new().unwrap()))
     }
 }

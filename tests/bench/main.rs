@@ -1,4 +1,5 @@
-//! What a request costs at the edge and a memory in the vault, in sight of what else there is.
+//! What a request costs at the edge, a memory in the vault and a logout everywhere, in sight of what
+//! else there is.
 //!
 //! Machines are shared and change their speed, so what counts are ratios: contestants take turns,
 //! and each ratio is the median of those of the single rounds. What answers with the wrong status
@@ -11,6 +12,7 @@ mod memories;
 mod origin;
 mod peers;
 mod requests;
+mod revocations;
 mod site;
 mod table;
 
@@ -26,11 +28,12 @@ use crate::{
     table::Table,
 };
 
-/// Half of the table.
+/// A part of the table.
 #[derive(Clone, Copy, PartialEq)]
 enum Only {
     Requests,
     Memories,
+    Revocations,
 }
 
 // The origin runs here. One thread does for it, and the measuring is done on another.
@@ -38,17 +41,21 @@ enum Only {
 async fn main() {
     let (plan, only) = arguments(std::env::args().skip(1));
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let is_wanted = |part| only.is_none_or(|only| only == part);
     let machine = machine(plan);
     eprintln!("{machine}");
 
     let mut table = Table::default();
     let site = Site::start(&mut table).await;
     let person = site.register("writer").await;
-    if only != Some(Only::Memories) {
+    if is_wanted(Only::Requests) {
         requests::measure(&site, &person, plan, &mut table).await;
     }
-    if only != Some(Only::Requests) {
+    if is_wanted(Only::Memories) {
         memories::measure(&site, &person, plan, &mut table).await;
+    }
+    if is_wanted(Only::Revocations) {
+        revocations::measure(&site, &mut table).await;
     }
 
     let report = format!("{machine}\n{table}");
@@ -58,7 +65,7 @@ async fn main() {
     eprintln!("also in {}", file.display());
 }
 
-/// `--rounds N --seconds N --only requests|memories`, of which none is needed.
+/// `--rounds N --seconds N --only requests|memories|revocations`, of which none is needed.
 fn arguments(given: impl Iterator<Item = String>) -> (Plan, Option<Only>) {
     let (mut plan, mut only) = (Plan { rounds: 5, seconds: 2 }, None);
     // Cargo tells every benchmark that it is one.
@@ -70,7 +77,8 @@ fn arguments(given: impl Iterator<Item = String>) -> (Plan, Option<Only>) {
             ("--seconds", _, seconds @ 1..) => plan.seconds = seconds as u64,
             ("--only", "requests", _) => only = Some(Only::Requests),
             ("--only", "memories", _) => only = Some(Only::Memories),
-            _ => panic!("takes --rounds N, --seconds N and --only requests|memories"),
+            ("--only", "revocations", _) => only = Some(Only::Revocations),
+            _ => panic!("takes --rounds N, --seconds N and --only requests|memories|revocations"),
         }
     }
     (plan, only)

@@ -11,6 +11,7 @@ mod edge;
 pub mod http2;
 mod origin;
 mod person;
+mod redis;
 mod servers;
 mod upload;
 mod world;
@@ -21,6 +22,9 @@ pub use deployment::{Deployment, Recipe};
 pub use edge::{Edge, token};
 pub use origin::{Answer, Origin, Received};
 pub use person::{PASSWORD, Person};
+pub use redis::{Redis, RedisRecipe, certificate};
 pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
 pub use upload::Upload;
-pub use world::{ASSERTION_SECRET, CHECK_SECRET, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder};
+pub use world::{
+    ASSERTION_SECRET, CHECK_SECRET, Door, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder,
+};

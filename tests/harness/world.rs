@@ -37,7 +37,18 @@ pub struct World {
     pub client: Client,
     gateway: Option<Process>,
     vault: Option<Process>,
+    settings: Settings,
+    variables: Vec<(String, String)>,
     folder: TempDir,
+}
+
+/// One more gateway of a [`World`].
+pub struct Door {
+    /// Where clients connect by TLS.
+    pub https: SocketAddr,
+    client: Client,
+    _gateway: Process,
+    _folder: TempDir,
 }
 
 /// What a test wants to be otherwise.
@@ -182,6 +193,24 @@ impl World {
         Servers::get().await.session(&self.database, role).await
     }
 
+    /// Another gateway in front of the same backend, with other settings.
+    pub async fn door(&self, change: impl FnOnce(&mut Settings)) -> Door {
+        let mut settings = self.settings.clone();
+        let folder = tempfile::Builder::new().prefix("door-").tempdir_in("/tmp");
+        let folder = folder.expect("a folder");
+        settings.audit.spool.folder = folder.path().join("spool");
+        change(&mut settings);
+        let environment = environment(self.variables.clone());
+        let config = memoric_gateway::Config::new(&settings, &environment).expect("the settings");
+        let gateway = Gateway::bind(config).await.expect("the gateway starts");
+        Door {
+            https: gateway.https_addr().expect("HTTPS is on"),
+            client: self.client.clone(),
+            _gateway: begin(|stop| gateway.run(stop)),
+            _folder: folder,
+        }
+    }
+
     /// A folder that goes with this world.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
@@ -225,7 +254,7 @@ impl WorldBuilder {
         };
         let (mut settings, root) = settings(servers, &database, &folder);
         (self.change)(&mut settings);
-        let environment = environment(self.variables);
+        let environment = environment(self.variables.clone());
 
         let vault =
             memoric_backend::Config::new(&settings, &environment).expect("the backend's settings");
@@ -245,8 +274,18 @@ impl WorldBuilder {
             vault: Some(begin(|stop| vault.run(stop))),
             gateway: Some(begin(|stop| gateway.run(stop))),
             database,
+            settings,
+            variables: self.variables,
             folder,
         }
+    }
+}
+
+impl Door {
+    /// A request to this gateway from `person`, by TLS.
+    pub fn ask_as(&self, person: &Person, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("https://localhost:{}{path}", self.https.port());
+        self.client.request(method, url).bearer_auth(&person.token)
     }
 }
 

@@ -21,6 +21,7 @@ mod limits;
 mod observability;
 mod refresh;
 mod retries;
+mod revocation;
 mod sessions;
 mod shutdown;
 mod spool;

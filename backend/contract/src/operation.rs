@@ -425,6 +425,9 @@ impl Operation {
     pub const fn needs_for_another(self) -> Option<Permission> {
         match self {
             Self::ShowProfile
+            | Self::LogoutEverywhere
+            | Self::ListSessions
+            | Self::EndSession
             | Self::RecallMemories
             | Self::RememberMemory
             | Self::ListClusters => Some(Permission::ManageUsers),

@@ -38,8 +38,7 @@ pub enum Revoked {
 
 /// One page of the feed.
 ///
-/// Every visible row comes at once, and may come again: applying is idempotent. Only the
-/// cursor waits for transactions that are still open.
+/// Every visible row comes at once, whatever is still open; applying it again does no harm.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct FeedPage {
     /// Where to go on from.

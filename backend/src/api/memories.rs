@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
-    Identity, Operation, UserId,
+    Operation, UserId,
     audit::{Action, EventType, Record, Resource},
 };
 use serde_json::json;
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Answer, body, json, query::Asked};
+use super::{Answer, body, json, owner::Owner, query::Asked};
 use crate::{
     app::App,
     audit::{self, Named},
@@ -26,15 +26,6 @@ use crate::{
     store::{AtMost, MemoryRow, NewMemoryRow},
     vault::UserKeys,
 };
-
-/// Whose memories a request means.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Owner {
-    /// The caller's own.
-    Caller,
-    /// Somebody else's. `None`: a name that is no user's id.
-    Another(Option<UserId>),
-}
 
 /// Which memories are wanted.
 struct Wanted {
@@ -62,7 +53,7 @@ pub(super) async fn remember(app: &App, call: &Call, body: Body) -> Answer {
 /// Memories, the most relevant first: the caller's, or where an admin says so, somebody else's.
 pub(super) async fn recall(app: &App, call: &Call) -> Answer {
     let mut asked = Asked::read(call.target())?;
-    let owner = asked.text("user_id", LONGEST_USER_ID);
+    let owner = Owner::asked(&mut asked, call.identity()?);
     let thread = asked.text("thread_id", LONGEST_THREAD);
     let top_k = asked.number("top_k", 0..=MOST, USUAL);
     let (Some(owner), Some(thread), Some(top_k)) = (owner, thread, top_k) else {
@@ -70,21 +61,9 @@ pub(super) async fn recall(app: &App, call: &Call) -> Answer {
     };
     let rows = usize::try_from(if top_k == 0 { LEAST } else { top_k }).unwrap_or_default();
     let wanted = Wanted { thread, most: AtMost { rows, bytes: MOST_BYTES } };
-    let named = owner.map(|owner| UserId::parse(&owner));
-    match Owner::named(call.identity()?, named) {
+    match owner {
         Owner::Caller => recall_own(app, call, &wanted).await,
         Owner::Another(owner) => crossing::recall(app, call, (asked, &wanted), owner).await,
-    }
-}
-
-impl Owner {
-    /// Whose they are, where a client has `named` somebody, or a name that is no user's id.
-    fn named(identity: &Identity, named: Option<Option<UserId>>) -> Self {
-        match named {
-            None => Self::Caller,
-            Some(owner) if owner == Some(identity.user) => Self::Caller,
-            Some(owner) => Self::Another(owner),
-        }
     }
 }
 
@@ -236,6 +215,3 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// Characters of a thread's name.
 const LONGEST_THREAD: usize = 128;
-
-/// Characters of what may be a user's id.
-const LONGEST_USER_ID: usize = 256;

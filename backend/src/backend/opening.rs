@@ -88,8 +88,6 @@ pub(crate) enum Unfit {
     Unmade(#[from] SealError),
     #[error("passwords cannot be hashed")]
     Passwords(#[from] PasswordError),
-    #[error("redis.url")]
-    Redis(#[from] redis::RedisError),
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     #[error("CREATE_ADMIN")]
@@ -129,11 +127,7 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
             TokenSigner::hs256(config.signing_secret.expose()),
             config.access_token_ttl,
         )),
-        courier: Arc::new(Courier::new(
-            config.redis.clone(),
-            config.redis_prefix.clone(),
-            metrics.courier_failures.clone(),
-        )?),
+        courier: Arc::new(Courier::new(Arc::clone(&config.redis), metrics)),
         registration: config.registration,
         sealing: Sealing::of(config.seals_content),
         errands: TaskTracker::new(),

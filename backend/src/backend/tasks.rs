@@ -38,6 +38,9 @@ impl Tasks {
             }
         });
 
+        let courier = Arc::clone(&app.courier);
+        spawn(tracker, stop, async move { courier.redis().keep().await });
+
         let store = app.store;
         spawn(tracker, stop, async move {
             let mut ticks = ticks(HOUSEKEEPING);

@@ -1,6 +1,6 @@
 //! `check`: the settings in force, and whether everything they lead to is there.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use memoric_config::Invalid;
 
@@ -9,9 +9,7 @@ use crate::{
     backend::{ensure_right_key, ensure_same_sealing, ring_key},
     config::{Config, EncryptionKey, Listen},
     error::Chain,
-    metrics::Metrics,
     migrate,
-    revocation::Courier,
     seal::{Keyring, ServiceKey},
     store::{Pools, Store},
 };
@@ -46,9 +44,7 @@ async fn try_all(config: &Config) -> Result<Report, Failure> {
     try_key(&mut report, &store, &config.encryption_key).await;
     try_sealing(&mut report, &store, config.seals_content).await;
 
-    let failures = Metrics::new()?.courier_failures;
-    let courier = Courier::new(config.redis.clone(), config.redis_prefix.clone(), failures)?;
-    report.tell("redis", courier.ping().await);
+    try_redis(&mut report, config).await;
     try_channel(&mut report, &config.listen);
 
     match migrate::findings(pools).await {
@@ -73,6 +69,17 @@ async fn try_key(report: &mut Report, store: &Store, from: &EncryptionKey) {
         Ok(true) => report.tell("encryption key", ensure_right_key(store, &ring).await),
         Ok(false) => say!("note    nothing was sealed in this database yet"),
         Err(error) => report.tell("encryption key", Err::<(), _>(error)),
+    }
+}
+
+/// Whether Redis answers, and what about it would be wrong if it had the only copy of anything.
+async fn try_redis(report: &mut Report, config: &Config) {
+    report.tell("redis", config.redis.ping(PATIENCE).await);
+    for place in config.redis.places() {
+        match place.shortcomings().await {
+            Ok(found) => found.iter().for_each(|short| say!("note    redis at {place}: {short}")),
+            Err(error) => say!("note    redis at {place} says nothing of itself: {error}"),
+        }
     }
 }
 
@@ -109,3 +116,6 @@ impl Report {
         }
     }
 }
+
+/// How long Redis may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use memoric_config::redis::Redis;
 use memoric_contract::{Role, Roles};
 use secrecy::SecretString;
 use serde_json::json;
@@ -176,13 +177,11 @@ impl Desk {
     pub(super) async fn open(console: &Console) -> Result<Self, Failure> {
         let (settings, environment) = (&console.loaded.settings, &console.environment);
         let database = console.located(Database::new(&settings.database, environment))?;
-        let redis = memoric_config::redis::client(&settings.redis, environment);
-        let redis = console.located(redis)?;
+        let redis = console.located(Redis::new(&settings.redis, environment))?;
         let store = Store::new(Pools::new(&database)?);
         migrate::ensure_compatible(&store.pools().auth).await?;
         store.register_context_key_briefly().await?;
-        let failures = Metrics::new()?.courier_failures;
-        let courier = Courier::new(redis, settings.redis.prefix.clone(), failures)?;
+        let courier = Courier::new(Arc::new(redis), &Metrics::new()?);
         Ok(Self { store, courier })
     }
 

@@ -227,7 +227,7 @@ const RECALL_THREAD: &str = recall!(" AND m.thread_term = $4");
 mod tests {
     use memoric_contract::{
         Operation, Role,
-        audit::{Action, EventType},
+        audit::{Action, EventType, Resource},
     };
     use time::OffsetDateTime;
 
@@ -423,7 +423,8 @@ mod tests {
         world.as_superuser(by_bob).await;
         let call = call(world.bob, Role::Admin, Operation::RecallMemories);
         let crossing = Crossing::open(&world.store, &call, Some(world.alice), None).await.unwrap();
-        let record = crossing.record(&call, EventType::MemoryRetrieved, Action::Read);
+        let record =
+            crossing.record(&call, (EventType::MemoryRetrieved, Action::Read, Resource::Memory));
         let (entry, most) = (Entry::impersonal(record), AtMost { rows: 20, bytes: 1_000 });
         let recall = || world.store.recall_across(&crossing, &entry, None, most);
         let count = "SELECT count(*) FROM audit.trail WHERE event_type = 'memory.retrieved'";

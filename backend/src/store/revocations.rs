@@ -59,11 +59,12 @@ mod tests {
 
         let page = world.store.revocations_since(&before.cursor).await.unwrap();
         assert_eq!(page.revocations, [revocation.message()]);
-        no_more(&world, page.cursor).await;
+        let next = world.store.revocations_since(&page.cursor).await.unwrap();
+        assert!(next.revocations.is_empty(), "{next:?}");
     }
 
     #[tokio::test]
-    async fn a_transaction_that_is_still_open_is_waited_for() {
+    async fn a_transaction_that_is_still_open_holds_nothing_back_and_is_told_when_it_ends() {
         let world = World::new().await;
         let (open, _driver) = world.superuser().await;
         open.batch_execute(
@@ -79,10 +80,36 @@ mod tests {
         open.batch_execute("COMMIT").await.unwrap();
 
         let next = world.store.revocations_since(&page.cursor).await.unwrap();
-        assert!(
-            next.revocations.iter().any(|message| message.starts_with("revoked:{9}:gen 2 ")),
-            "{next:?}"
-        );
+        let [message] = &next.revocations[..] else { panic!("that one alone: {next:?}") };
+        assert!(message.starts_with("revoked:{9}:gen 2 "), "{next:?}");
+        let last = world.store.revocations_since(&next.cursor).await.unwrap();
+        assert!(last.revocations.is_empty(), "once: {last:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_while_pages_are_turned_is_told_next() {
+        let world = World::new().await;
+        let (open, _driver) = world.superuser().await;
+        open.batch_execute(
+            "BEGIN;
+             INSERT INTO memoric.revocations (user_id, space, value, expires_at) VALUES (7000, 'gen', '2', now() + '1 hour')",
+        )
+        .await
+        .unwrap();
+        world
+            .as_superuser(
+                "INSERT INTO memoric.revocations (user_id, space, value, expires_at)
+                 SELECT i, 'gen', '2', now() + '1 hour' FROM generate_series(1, 6000) AS i",
+            )
+            .await;
+        let first = world.store.revocations_since("").await.unwrap();
+        open.batch_execute("COMMIT").await.unwrap();
+
+        let second = world.store.revocations_since(&first.cursor).await.unwrap();
+        let next = world.store.revocations_since(&second.cursor).await.unwrap();
+
+        assert_eq!((first.more, second.more, second.revocations.len()), (true, false, 1000));
+        assert_eq!(next.revocations.len(), 1, "its place was on a page that was turned");
     }
 
     #[tokio::test]
@@ -118,7 +145,7 @@ mod tests {
         }
 
         assert_eq!((all.len(), pages), (12_000, 3));
-        no_more(&world, cursor).await;
+        assert!(world.store.revocations_since(&cursor).await.unwrap().revocations.is_empty());
     }
 
     #[tokio::test]
@@ -143,18 +170,5 @@ mod tests {
         let changed = world.change(user, &change).await;
         let Changed::Done(ended) = changed else { panic!("{changed:?}") };
         ended
-    }
-
-    /// Waits until nothing comes again: the transactions of other tests hold the cursor back too.
-    async fn no_more(world: &World, mut cursor: String) {
-        for _ in 0..500 {
-            let page = world.store.revocations_since(&cursor).await.unwrap();
-            if page.revocations.is_empty() {
-                return;
-            }
-            cursor = page.cursor;
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        panic!("it comes again and again");
     }
 }

@@ -15,7 +15,12 @@ use super::{
     trail::{Appended, done},
     users::ended,
 };
-use crate::{audit::Entry, scope::Scope, sessions::Lives};
+use crate::{
+    audit::Entry,
+    crossing::Crossing,
+    scope::{Reach, Scope},
+    sessions::Lives,
+};
 
 /// A session to be.
 #[derive(Clone)]
@@ -153,16 +158,16 @@ impl Store {
     }
 
     /// Ends one of the owner's sessions. `None`: they have no such session, or it has ended.
-    pub(crate) async fn end_session(
+    pub(crate) async fn end_session<R: Reach>(
         &self,
-        scope: &Scope,
+        reach: &R,
         session: Uuid,
         entry: &Entry,
     ) -> Result<Option<Revocation>, StoreError> {
         const SQL: &str = "SELECT revoked_until FROM credentials.end_session($1, $2, $3, $4, $5)";
-        let (owner, record) = (scope.owner(), Appended::new(entry));
-        let act = scope.context().purpose;
-        let scoped = self.pools.auth.scoped(scope.context());
+        let (owner, record) = (reach.owner(), Appended::new(entry));
+        let act = reach.context().purpose;
+        let scoped = R::credentials(&self.pools).scoped(reach.context());
         let rows = scoped.write(SQL, &[&act, &owner.0, &session, &record]).await?;
         let Some(row) = first(rows) else { return Ok(None) };
         entry.note_written();
@@ -170,14 +175,14 @@ impl Store {
     }
 
     /// Ends all of the owner's sessions. `None`: there is no such user.
-    pub(crate) async fn end_sessions(
+    pub(crate) async fn end_sessions<R: Reach>(
         &self,
-        scope: &Scope,
+        reach: &R,
         entry: &Entry,
     ) -> Result<Option<Revocation>, StoreError> {
         const SQL: &str = "SELECT generation, expires_at FROM credentials.end_sessions($1, $2, $3)";
-        let (owner, record) = (scope.owner(), Appended::new(entry));
-        let scoped = self.pools.auth.scoped(scope.context());
+        let (owner, record) = (reach.owner(), Appended::new(entry));
+        let scoped = R::credentials(&self.pools).scoped(reach.context());
         let rows = scoped.write(SQL, &[&owner.0, &record]).await?;
         ended(owner, rows, entry)
     }
@@ -195,6 +200,27 @@ impl Store {
             (scope.owner(), lives.idle.as_secs_f64(), lives.life.as_secs_f64());
         let scoped = self.pools.auth.scoped(scope.context());
         let rows = scoped.write(SQL, &[&owner.0, &idle, &life, &MOST]).await?;
+        rows.iter().map(SessionRow::read).collect()
+    }
+
+    /// Another user's sessions that live, once `entry` says in the trail that an admin looks at them.
+    pub(crate) async fn sessions_across(
+        &self,
+        crossing: &Crossing,
+        lives: Lives,
+        entry: &Entry,
+    ) -> Result<Vec<SessionRow>, StoreError> {
+        const RECORD: &str = "SELECT audit.append($1, NULL)";
+        const SQL: &str = "\
+            SELECT id, created_at, last_used_at, ends_at, personal
+            FROM credentials.list_sessions(current_setting('memoric.context'), $1, make_interval(secs => $2), make_interval(secs => $3), $4)";
+        let (owner, idle, life) =
+            (crossing.owner(), lives.idle.as_secs_f64(), lives.life.as_secs_f64());
+        let mut tx = self.pools.admin.scoped(crossing.context()).begin().await?;
+        tx.query(RECORD, &[&Appended::new(entry)]).await?;
+        let rows = tx.query(SQL, &[&owner.0, &idle, &life, &MOST]).await?;
+        tx.commit().await?;
+        entry.note_written();
         rows.iter().map(SessionRow::read).collect()
     }
 }

@@ -225,8 +225,8 @@ fn a_mistake_in_the_file_is_named_by_line_field_reason_and_nearest_name() {
             ":3: cors.origins[0]: must be text, not a whole number: put it in quotes",
         ),
         (
-            "redis:\n  url: rediss://cache\n",
-            ":2: redis.url: must be redis:// or redis+unix://; TLS is not yet supported",
+            "redis:\n  url: http://cache\n",
+            ":2: redis.url: must be redis://host:port/db, rediss://host:port/db or redis+unix:///path?db=0",
         ),
         (
             "redis:\n  prefix: '{x}'\n",

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, sync::Arc, time::Duration};
 
-use memoric_config::report;
+use memoric_config::{redis::Redis, report};
 use memoric_contract::AssertionKey;
 use tokio::{runtime, time::timeout};
 
@@ -21,7 +21,7 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
     let findings = [
         ("certificate", certificate(&config)),
         ("backend", runtime.block_on(within(backend(&config)))),
-        ("redis", runtime.block_on(within(redis(&config)))),
+        ("redis", runtime.block_on(config.redis.ping(PATIENCE)).map_err(Failure::from)),
         ("spool", spool::ensure_usable(&config.spool.folder).map_err(Failure::from)),
     ];
     writeln!(out, "channel: {}", config.backend)?;
@@ -30,6 +30,9 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
             Ok(()) => writeln!(out, "{name}: ok")?,
             Err(failure) => writeln!(out, "{name}: {failure}")?,
         }
+    }
+    for note in runtime.block_on(shortcomings(&config.redis)) {
+        writeln!(out, "note: {note}")?;
     }
     match findings.iter().filter(|(_, finding)| finding.is_err()).count() {
         0 => Ok(()),
@@ -52,11 +55,18 @@ async fn backend(config: &Config) -> Result<(), Failure> {
     if health.database { Ok(()) } else { Err("its database does not answer".into()) }
 }
 
-/// Whether Redis answers.
-async fn redis(config: &Config) -> Result<(), Failure> {
-    let mut connection = config.redis.get_multiplexed_async_connection().await?;
-    redis::cmd("PING").exec_async(&mut connection).await?;
-    Ok(())
+/// What about each Redis would be wrong if it had the only copy of anything.
+async fn shortcomings(redis: &Redis) -> Vec<String> {
+    let mut told = Vec::new();
+    for place in redis.places() {
+        match place.shortcomings().await {
+            Ok(found) => {
+                told.extend(found.iter().map(|short| format!("redis at {place}: {short}")))
+            }
+            Err(error) => told.push(format!("redis at {place} says nothing of itself: {error}")),
+        }
+    }
+    told
 }
 
 async fn within(attempt: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -93,9 +93,10 @@ pub(in crate::api) async fn revoke_api_key(app: &App, call: &Call) -> Answer {
     let (scope, id) = (Scope::of(call)?, key_id(call.last_segment())?);
     let record = about(call, scope.owner(), EventType::KeyRevoked, Action::Delete);
     let entry = app.scribe.entry(record, call, Named::Not).await?;
-    let revoked = app.store.revoke_key(&scope, &id, &entry).await?;
-    let revoked = revoked.ok_or(ApiError::KeyNotFound)?;
-    app.courier.carry(&[revoked]).await;
+    let store = app.store.clone();
+    let revoked =
+        app.revoke(call, async move { store.revoke_key(&scope, &id, &entry).await }).await?;
+    revoked.ok_or(ApiError::KeyNotFound)?;
     Ok(json(StatusCode::OK, &json!({ "message": "API key revoked" })))
 }
 

@@ -55,17 +55,13 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
     let new_hash = app.passwords.hash(new, call.network()).await?;
     let entry =
         app.scribe.entry(password_change(call, user, StatusCode::OK), call, Named::Not).await?;
-    let (carrier, scope) = (app.clone(), Scope::of(call)?);
-    let changed = app.carry_through(async move {
-        let old_hash = &account.password_hash;
-        let ended = carrier.store.change_password(&scope, old_hash, &new_hash, &entry).await?;
-        carrier.courier.carry(ended.as_slice()).await;
-        Ok(ended)
+    let (store, scope) = (app.store.clone(), Scope::of(call)?);
+    let changed = app.revoke(call, async move {
+        store.change_password(&scope, &account.password_hash, &new_hash, &entry).await
     });
-    let Some(ended) = changed.await? else {
+    if changed.await?.is_none() {
         return Err(password_not_changed(app, call, user).await);
-    };
-    call.revokes(&[ended]);
+    }
     Ok(json(StatusCode::OK, &json!({ "message": "Password changed successfully" })))
 }
 

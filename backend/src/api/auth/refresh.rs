@@ -1,6 +1,6 @@
 //! A refresh: a refresh token traded for a new pair.
 
-use std::time::SystemTime;
+use std::{future::ready, time::SystemTime};
 
 use axum::{
     body::Body,
@@ -61,7 +61,7 @@ pub(in crate::api) async fn refresh(app: &App, call: &Call, body: Body) -> Answe
     match carry_on(app, call, &presented).await? {
         Refreshed::On { counter, ends_at } => pair(app, &account, &presented, (counter, ends_at)),
         Refreshed::Reused(revocation) => {
-            app.courier.carry(&[revocation]).await;
+            app.revoke(call, ready(Ok(Some(revocation)))).await?;
             Err(ApiError::InvalidCredentials)
         }
         Refreshed::Late => Err(refused(app, call, Some(user), "an older token").await),

@@ -37,16 +37,12 @@ pub(in crate::api) async fn reset_password(app: &App, call: &Call, body: Body) -
     let user = account.id;
     let record = Record { subject: Some(user), ..reset(call, Some(user), StatusCode::OK) };
     let entry = app.scribe.entry(record, call, Named::Known(&account.username)).await?;
-    let carrier = app.clone();
-    let ended = app.carry_through(async move {
-        let ended = carrier.store.reset_password(user, hash, &new_hash, &entry).await?;
-        carrier.courier.carry(ended.as_slice()).await;
-        Ok(ended)
-    });
-    let Some(ended) = ended.await? else {
+    let store = app.store.clone();
+    let ended =
+        app.revoke(call, async move { store.reset_password(user, hash, &new_hash, &entry).await });
+    if ended.await?.is_none() {
         return Err(not_reset(app, call, Some(user)).await);
-    };
-    call.revokes(&[ended]);
+    }
     Ok(json(StatusCode::OK, &json!({ "message": "Password reset successfully" })))
 }
 

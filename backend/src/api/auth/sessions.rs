@@ -1,4 +1,6 @@
-//! Sessions as their owner sees and ends them.
+//! Sessions as their owner, or an admin in their place, sees and ends them.
+
+use std::net::IpAddr;
 
 use axum::http::StatusCode;
 use memoric_contract::{
@@ -8,17 +10,22 @@ use memoric_contract::{
 };
 use serde::Serialize;
 use serde_json::json;
-use std::net::IpAddr;
 use uuid::Uuid;
 
-use super::super::{Answer, json};
+use super::super::{
+    Answer, json,
+    owner::{Owner, cross_over, reason},
+    query::Asked,
+};
 use crate::{
     app::App,
     audit::{self, Named},
     caller::Call,
+    crossing::Crossing,
     error::ApiError,
     memories::stored_time,
-    scope::Scope,
+    scope::{Reach, Scope},
+    store::SessionRow,
 };
 
 /// A session that lives.
@@ -36,16 +43,127 @@ struct Shown {
     current: bool,
 }
 
-/// One's own sessions that live, the one used last first.
+/// Whose sessions are meant, and the leave to come to them.
+enum Meant {
+    Own(Scope),
+    Anothers(Crossing),
+}
+
+/// Sessions that live, the one used last first.
 pub(in crate::api) async fn list_sessions(app: &App, call: &Call) -> Answer {
+    let lives = app.sessions.lives();
+    match Meant::by(app, call).await? {
+        Meant::Own(scope) => {
+            let rows = app.store.sessions(&scope, lives).await?;
+            show(app, call, scope.owner(), rows).await
+        }
+        Meant::Anothers(crossing) => {
+            let told = (EventType::AccessGranted, Action::Read, Resource::Session);
+            let entry = app.scribe.entry(crossing.record(call, told), call, Named::Not).await?;
+            let rows = app.store.sessions_across(&crossing, lives, &entry).await?;
+            show(app, call, crossing.owner(), rows).await
+        }
+    }
+}
+
+/// Ends the session of the access token that was presented.
+pub(in crate::api) async fn logout(app: &App, call: &Call) -> Answer {
+    let session = call.identity()?.presented.session().ok_or(ApiError::NoSession)?;
     let scope = Scope::of(call)?;
+    let record = ending(call, scope.owner());
+    end(app, call, (scope, session), record).await?.ok_or(ApiError::InvalidCredentials)?;
+    Ok(json(StatusCode::OK, &json!({ "message": "Logged out successfully" })))
+}
+
+/// Ends one session.
+pub(in crate::api) async fn end_session(app: &App, call: &Call) -> Answer {
+    let meant = Meant::by(app, call).await?;
+    let session = Uuid::try_parse(call.last_segment()).map_err(|_| ApiError::SessionNotFound)?;
+    let ended = match meant {
+        Meant::Own(scope) => {
+            let record = ending(call, scope.owner());
+            end(app, call, (scope, session), record).await?
+        }
+        Meant::Anothers(crossing) => {
+            let record = crossing.record(call, ENDING);
+            end(app, call, (crossing, session), record).await?
+        }
+    };
+    ended.ok_or(ApiError::SessionNotFound)?;
+    Ok(json(StatusCode::OK, &json!({ "message": "Session ended" })))
+}
+
+/// Ends all sessions; where they are one's own, this one included.
+pub(in crate::api) async fn logout_everywhere(app: &App, call: &Call) -> Answer {
+    let ended = match Meant::by(app, call).await? {
+        Meant::Own(scope) => {
+            let record = Record {
+                description: Some("all sessions".to_owned()),
+                resource: Some(Resource::User),
+                ..ending(call, scope.owner())
+            };
+            end_all(app, call, scope, record).await?
+        }
+        Meant::Anothers(crossing) => {
+            let told = (EventType::LoggedOut, Action::Delete, Resource::User);
+            let record = crossing.record(call, told);
+            end_all(app, call, crossing, record).await?
+        }
+    };
+    ended.ok_or(ApiError::UserNotFound)?;
+    Ok(json(StatusCode::OK, &json!({ "message": "Logged out everywhere" })))
+}
+
+impl Meant {
+    /// By the query of `call`. An admin may mean somebody else.
+    async fn by(app: &App, call: &Call) -> Result<Self, ApiError> {
+        let mut asked = Asked::read(call.target())?;
+        let owner = Owner::asked(&mut asked, call.identity()?);
+        let reason = reason(&mut asked);
+        match owner {
+            None => Err(asked.refusal()),
+            Some(Owner::Caller) => Ok(Self::Own(Scope::of(call)?)),
+            Some(Owner::Another(owner)) => {
+                let given = reason.as_ref().and_then(Option::as_deref);
+                let crossing = cross_over(app, call, (owner, Resource::Session), given).await?;
+                if reason.is_none() {
+                    return Err(asked.refusal());
+                }
+                Ok(Self::Anothers(crossing))
+            }
+        }
+    }
+}
+
+async fn end(
+    app: &App,
+    call: &Call,
+    (reach, session): (impl Reach + Send + 'static, Uuid),
+    record: Record,
+) -> Result<Option<Revocation>, ApiError> {
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let store = app.store.clone();
+    app.revoke(call, async move { store.end_session(&reach, session, &entry).await }).await
+}
+
+async fn end_all(
+    app: &App,
+    call: &Call,
+    reach: impl Reach + Send + 'static,
+    record: Record,
+) -> Result<Option<Revocation>, ApiError> {
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let store = app.store.clone();
+    app.revoke(call, async move { store.end_sessions(&reach, &entry).await }).await
+}
+
+async fn show(app: &App, call: &Call, owner: UserId, rows: Vec<SessionRow>) -> Answer {
     let current = call.identity()?.presented.session();
-    let rows = app.store.sessions(&scope, app.sessions.lives()).await?;
-    let key = app.vault.subject_key(&app.store, scope.owner().0).await?;
+    let key = app.vault.subject_key(&app.store, owner.0).await?;
     let shown: Vec<_> = rows
         .into_iter()
         .map(|row| {
-            let personal = app.scribe.reveal_session(&row, scope.owner(), key.as_ref().as_ref());
+            let personal = app.scribe.reveal_session(&row, owner, key.as_ref().as_ref());
             Shown {
                 id: row.id,
                 created_at: stored_time(row.created_at),
@@ -60,51 +178,16 @@ pub(in crate::api) async fn list_sessions(app: &App, call: &Call) -> Answer {
     Ok(json(StatusCode::OK, &json!({ "sessions": shown })))
 }
 
-/// Ends the session of the access token that was presented.
-pub(in crate::api) async fn logout(app: &App, call: &Call) -> Answer {
-    let session = call.identity()?.presented.session().ok_or(ApiError::NoSession)?;
-    let ended = end(app, call, session).await?;
-    ended.ok_or(ApiError::InvalidCredentials)?;
-    Ok(json(StatusCode::OK, &json!({ "message": "Logged out successfully" })))
-}
-
-/// Ends one of one's own sessions.
-pub(in crate::api) async fn end_session(app: &App, call: &Call) -> Answer {
-    let ended = match Uuid::try_parse(call.last_segment()) {
-        Ok(session) => end(app, call, session).await?,
-        Err(_) => None,
-    };
-    ended.ok_or(ApiError::SessionNotFound)?;
-    Ok(json(StatusCode::OK, &json!({ "message": "Session ended" })))
-}
-
-/// Ends all of one's own sessions, this one included.
-pub(in crate::api) async fn logout_everywhere(app: &App, call: &Call) -> Answer {
-    let scope = Scope::of(call)?;
-    let record = Record {
-        description: Some("all sessions".to_owned()),
-        resource: Some(Resource::User),
-        ..ending(call, scope.owner())
-    };
-    let entry = app.scribe.entry(record, call, Named::Not).await?;
-    let ended = app.store.end_sessions(&scope, &entry).await?.ok_or(ApiError::UserNotFound)?;
-    app.courier.carry(&[ended]).await;
-    Ok(json(StatusCode::OK, &json!({ "message": "Logged out everywhere" })))
-}
-
-async fn end(app: &App, call: &Call, session: Uuid) -> Result<Option<Revocation>, ApiError> {
-    let scope = Scope::of(call)?;
-    let entry = app.scribe.entry(ending(call, scope.owner()), call, Named::Not).await?;
-    let ended = app.store.end_session(&scope, session, &entry).await?;
-    app.courier.carry(ended.as_slice()).await;
-    Ok(ended)
-}
-
 fn ending(call: &Call, owner: UserId) -> Record {
+    let (event, action, resource) = ENDING;
     Record {
         owner: Some(owner),
-        action: Some(Action::Delete),
-        resource: Some(Resource::Session),
-        ..audit::about(call, EventType::LoggedOut, StatusCode::OK.as_u16())
+        action: Some(action),
+        resource: Some(resource),
+        ..audit::about(call, event, StatusCode::OK.as_u16())
     }
 }
+
+/// What the trail calls the end of one session.
+const ENDING: (EventType, Action, Resource) =
+    (EventType::LoggedOut, Action::Delete, Resource::Session);

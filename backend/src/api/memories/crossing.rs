@@ -7,13 +7,15 @@ use memoric_contract::{
 
 use super::{Answer, Wanted, keep, open_all, tell, too_much};
 use crate::{
-    api::{deny, query::Asked},
+    api::{
+        owner::{cross_over, reason},
+        query::Asked,
+    },
     app::App,
     audit::Named,
     caller::Call,
-    crossing::Crossing,
     error::ApiError,
-    memories::{MAX_REASON, Posted},
+    memories::Posted,
     scope::Reach as _,
 };
 
@@ -26,7 +28,7 @@ pub(super) async fn remember(
 ) -> Answer {
     let Posted { memory, reason, .. } = posted;
     let given = reason.as_ref().ok().and_then(Option::as_deref);
-    let crossing = open(app, call, owner, given).await?;
+    let crossing = cross_over(app, call, (owner, Resource::Memory), given).await?;
     let memory = match (memory, reason) {
         (Ok(memory), Ok(_)) => memory.of(crossing.owner()),
         (memory, reason) => {
@@ -34,7 +36,8 @@ pub(super) async fn remember(
             return Err(ApiError::Invalid(faults.collect()));
         }
     };
-    let record = crossing.record(call, EventType::MemoryCreated, Action::Create);
+    let record =
+        crossing.record(call, (EventType::MemoryCreated, Action::Create, Resource::Memory));
     keep(app, call, &crossing, (&memory, record)).await
 }
 
@@ -45,16 +48,17 @@ pub(super) async fn recall(
     (mut asked, wanted): (Asked, &Wanted),
     owner: Option<UserId>,
 ) -> Answer {
-    let reason = asked.text("reason", MAX_REASON);
+    let reason = reason(&mut asked);
     let given = reason.as_ref().and_then(Option::as_deref);
-    let crossing = open(app, call, owner, given).await?;
+    let crossing = cross_over(app, call, (owner, Resource::Memory), given).await?;
     if reason.is_none() {
         return Err(asked.refusal());
     }
     let keys = app.vault.keys_to_read(&app.store, &crossing).await?;
     let term = wanted.thread.as_deref().zip(keys.as_deref());
     let term = term.map(|(thread, keys)| keys.index().thread(thread));
-    let record = crossing.record(call, EventType::MemoryRetrieved, Action::Read);
+    let record =
+        crossing.record(call, (EventType::MemoryRetrieved, Action::Read, Resource::Memory));
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let found = app.store.recall_across(&crossing, &entry, term, wanted.most).await?;
     let rows = found.ok_or_else(too_much)?;
@@ -62,20 +66,5 @@ pub(super) async fn recall(
         Some(keys) => tell(&open_all(app, &crossing, keys, rows).await?, wanted),
         // Nothing was ever written.
         None => tell(&[], wanted),
-    }
-}
-
-/// Opens the way to `owner`. Who may not have it is told so, and the trail is told who asked.
-async fn open(
-    app: &App,
-    call: &Call,
-    owner: Option<UserId>,
-    reason: Option<&str>,
-) -> Result<Crossing, ApiError> {
-    match Crossing::open(&app.store, call, owner, reason).await {
-        Err(ApiError::Forbidden) => {
-            Err(deny(app, call, "another user's memories", (Resource::Memory, owner)).await)
-        }
-        opened => opened.inspect(|crossing| call.concerns(crossing.owner())),
     }
 }

@@ -123,6 +123,40 @@ async fn the_gateway_is_told_what_was_ended_by_what_it_carried() {
     assert_eq!((told.user, told.revoked), (carol.user, Revoked::Before(2)));
 }
 
+#[tokio::test]
+async fn the_gateway_is_told_of_every_session_and_key_that_it_helped_to_end() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    for (operation, path) in [
+        (Operation::Logout, "/auth/logout"),
+        (Operation::EndSession, "/auth/sessions/{}"),
+        (Operation::LogoutEverywhere, "/auth/logout-all"),
+    ] {
+        let carol = desk.log_in("carol", PASSWORD).await;
+        let session = carol.presented.session().unwrap();
+        let path = path.replace("{}", &session.to_string());
+
+        let (done, _) = desk.aside(operation, &path, &Caller::Known(carol.clone()), None).await;
+
+        let told = Revocation::parse(done.headers[REVOKED_HEADER].to_str().unwrap()).unwrap();
+        let ended = match operation {
+            Operation::LogoutEverywhere => Revoked::Before(2),
+            _ => Revoked::Session(session),
+        };
+        assert_eq!((told.user, told.revoked), (carol.user, ended), "{operation:?}");
+    }
+    let carol = desk.log_in("carol", PASSWORD).await;
+    let wanted = json!({ "name": "carols" });
+    let made = desk.known(Operation::CreateApiKey, "/auth/api-keys", &carol, Some(&wanted)).await;
+    let id = made.1["id"].as_str().unwrap().to_owned();
+
+    let path = format!("/auth/api-keys/{id}");
+    let (done, _) = desk.aside(Operation::RevokeApiKey, &path, &Caller::Known(carol), None).await;
+
+    let told = Revocation::parse(done.headers[REVOKED_HEADER].to_str().unwrap()).unwrap();
+    assert_eq!(told.revoked, Revoked::Key(memoric_contract::KeyId(id)));
+}
+
 impl Desk {
     async fn aside(
         &self,
