@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
+use memoric_contract::{AnsweredBy, Operation, UserId};
 use pingora::proxy::Session;
 
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) struct Pipeline {
     pub(crate) cors: Cors,
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
-    authenticator: Authenticator,
+    pub(crate) authenticator: Arc<Authenticator>,
     api_keys: ApiKeys,
     journal: Arc<Journal>,
     bounds: Bounds,
@@ -55,6 +55,7 @@ pub(crate) enum Decision {
 impl Pipeline {
     pub(crate) fn new(
         config: &Config,
+        authenticator: Arc<Authenticator>,
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
         api_keys: ApiKeys,
@@ -66,7 +67,7 @@ impl Pipeline {
             cors: Cors::new(config.cors.clone()),
             limits,
             revocations,
-            authenticator: Authenticator::new(TokenKeys::hs256(config.signing_secret.expose())),
+            authenticator,
             bounds: config.bounds,
             pace: config.pace(),
             routes: Routes::new(),

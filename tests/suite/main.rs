@@ -17,6 +17,7 @@ mod framing;
 mod guide;
 mod identity_headers;
 mod isolation;
+mod jwt;
 mod limits;
 mod observability;
 mod refresh;
