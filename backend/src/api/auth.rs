@@ -24,8 +24,8 @@ pub(super) use self::{
 };
 use super::{Answer, deny, json};
 use crate::{
-    app::App, caller::Call, error::ApiError, memories::stored_time, people::Username, scope::Scope,
-    store::Account,
+    app::App, caller::Call, error::ApiError, memories::stored_time, people::Username,
+    presented::Presented, scope::Scope, store::Account,
 };
 
 /// An account as its owner and admins see it, key for key as clients know it.
@@ -67,6 +67,7 @@ pub(super) async fn show_profile(app: &App, call: &Call) -> Answer {
     if !identity.is_admin() {
         return Err(deny(app, call, "another user's profile", (Resource::User, None)).await);
     }
+    Presented::along(app, call).await?;
     let found = match wanted {
         Some(name) => app.store.profile(&Scope::of(call)?, name.as_str()).await?,
         None => None,
