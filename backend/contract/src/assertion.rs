@@ -180,6 +180,9 @@ fn write_caller(list: FieldWriter, caller: &Caller) -> FieldWriter {
             .integer((*ctr).into())
             .integer(signed(*generation))
             .integer(signed(*expires_at)),
+        PresentedBy::ForeignToken { id, generation, expires_at } => {
+            list.integer(3).uuid(*id).integer(signed(*generation)).integer(signed(*expires_at))
+        }
         PresentedBy::ApiKey { id, scopes, generation, expires_at } => list
             .integer(2)
             .text(&id.0)
@@ -228,6 +231,11 @@ fn read_credential(fields: &mut FieldReader<'_>) -> Option<PresentedBy> {
         2 => Some(PresentedBy::ApiKey {
             id: KeyId(fields.text()?.to_owned()),
             scopes: Permissions::from_bits(u16::try_from(fields.integer()?).ok()?)?,
+            generation: unsigned(fields.integer()?)?,
+            expires_at: unsigned(fields.integer()?)?,
+        }),
+        3 => Some(PresentedBy::ForeignToken {
+            id: fields.uuid()?,
             generation: unsigned(fields.integer()?)?,
             expires_at: unsigned(fields.integer()?)?,
         }),

@@ -40,6 +40,15 @@ pub enum PresentedBy {
         /// When it ends, in epoch seconds.
         expires_at: u64,
     },
+    /// A token that another issuer, or the Python server, has minted.
+    ForeignToken {
+        /// Made of what it says.
+        id: Uuid,
+        /// The user's generation when the backend was asked whose it is.
+        generation: u64,
+        /// When it ends, in epoch seconds.
+        expires_at: u64,
+    },
     /// An API key.
     ApiKey {
         /// The key's own id.
@@ -58,6 +67,8 @@ pub enum PresentedBy {
 pub enum CredentialKind {
     /// An access token.
     AccessToken,
+    /// A token of another issuer's.
+    ForeignToken,
     /// An API key.
     ApiKey,
 }
@@ -100,7 +111,7 @@ impl Identity {
     /// Whether the roles allow `permission`, and the credential was made for it.
     pub fn may(&self, permission: Permission) -> bool {
         let is_scoped = match &self.presented {
-            PresentedBy::AccessToken { .. } => true,
+            PresentedBy::AccessToken { .. } | PresentedBy::ForeignToken { .. } => true,
             PresentedBy::ApiKey { scopes, .. } => scopes.contains(permission),
         };
         is_scoped && self.roles.allow(permission)
@@ -119,6 +130,7 @@ impl PresentedBy {
     pub fn kind(&self) -> CredentialKind {
         match self {
             Self::AccessToken { .. } => CredentialKind::AccessToken,
+            Self::ForeignToken { .. } => CredentialKind::ForeignToken,
             Self::ApiKey { .. } => CredentialKind::ApiKey,
         }
     }
@@ -126,7 +138,7 @@ impl PresentedBy {
     /// The id of the credential, as the audit trail names it.
     pub fn id(&self) -> String {
         match self {
-            Self::AccessToken { jti, .. } => jti.to_string(),
+            Self::AccessToken { jti: id, .. } | Self::ForeignToken { id, .. } => id.to_string(),
             Self::ApiKey { id, .. } => id.0.clone(),
         }
     }
@@ -135,14 +147,16 @@ impl PresentedBy {
     pub fn session(&self) -> Option<Uuid> {
         match self {
             Self::AccessToken { sid, .. } => Some(*sid),
-            Self::ApiKey { .. } => None,
+            Self::ForeignToken { .. } | Self::ApiKey { .. } => None,
         }
     }
 
     /// When it ends by itself, in epoch seconds.
     pub const fn expires_at(&self) -> u64 {
         match self {
-            Self::AccessToken { expires_at, .. } | Self::ApiKey { expires_at, .. } => *expires_at,
+            Self::AccessToken { expires_at, .. }
+            | Self::ForeignToken { expires_at, .. }
+            | Self::ApiKey { expires_at, .. } => *expires_at,
         }
     }
 }
@@ -152,6 +166,7 @@ impl CredentialKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::AccessToken => "access_token",
+            Self::ForeignToken => "foreign_token",
             Self::ApiKey => "api_key",
         }
     }

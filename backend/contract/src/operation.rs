@@ -1,7 +1,7 @@
 //! Everything that can be asked for.
 
 use crate::{
-    Permission, Takes,
+    CredentialKind, Permission, Takes,
     audit::{Action, EventType, Resource},
     spool::BATCH_PATH,
 };
@@ -97,6 +97,8 @@ pub enum InternalOperation {
     DeliverRecords,
     /// Whose an API key is, and whether it lives.
     ResolveApiKey,
+    /// Which user the subject of another issuer's token is.
+    ResolveSubject,
 }
 
 /// Which credential an operation demands.
@@ -402,6 +404,16 @@ impl Operation {
         )
     }
 
+    /// Whether it may be asked for by a credential of `kind`. What the backend judges again it must be
+    /// able to judge: another issuer's tokens it cannot.
+    pub const fn accepts(self, kind: CredentialKind) -> bool {
+        match kind {
+            CredentialKind::AccessToken => true,
+            CredentialKind::ApiKey => self.takes_api_keys(),
+            CredentialKind::ForeignToken => self.takes_api_keys() && !self.is_verified_again(),
+        }
+    }
+
     /// What it takes as its body. The bounds are those of the fields, with every character escaped.
     pub const fn takes(self) -> Takes {
         match self {
@@ -609,19 +621,20 @@ impl Operation {
 
 impl InternalOperation {
     /// Every internal operation there is.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ProbeHealth,
         Self::FollowRevocations,
         Self::CheckLive,
         Self::DeliverRecords,
         Self::ResolveApiKey,
+        Self::ResolveSubject,
     ];
 
     /// The HTTP method that asks for it.
     pub const fn method(self) -> &'static str {
         match self {
             Self::ProbeHealth | Self::FollowRevocations | Self::CheckLive => "GET",
-            Self::DeliverRecords | Self::ResolveApiKey => "POST",
+            Self::DeliverRecords | Self::ResolveApiKey | Self::ResolveSubject => "POST",
         }
     }
 
@@ -633,6 +646,7 @@ impl InternalOperation {
             Self::CheckLive => "/internal/live",
             Self::DeliverRecords => BATCH_PATH,
             Self::ResolveApiKey => "/internal/api-key",
+            Self::ResolveSubject => "/internal/subject",
         }
     }
 
@@ -644,6 +658,7 @@ impl InternalOperation {
             Self::CheckLive => "internal_check_live",
             Self::DeliverRecords => "internal_deliver_records",
             Self::ResolveApiKey => "internal_resolve_api_key",
+            Self::ResolveSubject => "internal_resolve_subject",
         }
     }
 }

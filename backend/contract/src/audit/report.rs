@@ -147,7 +147,7 @@ fn read_credential(fields: &mut FieldReader<'_>) -> Option<Option<(CredentialKin
 }
 
 fn credential_kind(name: &str) -> Option<CredentialKind> {
-    [CredentialKind::AccessToken, CredentialKind::ApiKey]
+    [CredentialKind::AccessToken, CredentialKind::ForeignToken, CredentialKind::ApiKey]
         .into_iter()
         .find(|kind| kind.name() == name)
 }

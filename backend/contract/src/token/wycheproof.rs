@@ -1,5 +1,6 @@
 //! What Project Wycheproof knows of signatures that should not be believed, and of some that should.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde::Deserialize;
 
 use super::*;
