@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use axum::http::StatusCode;
 use memoric_contract::{
-    UserId,
+    Operation, UserId,
     audit::{Emitter, Personal},
 };
 use serde::Serialize;
@@ -128,7 +128,7 @@ pub(super) async fn read_notable(app: &App, call: &Call) -> Answer {
 pub(super) async fn count(app: &App, call: &Call) -> Answer {
     let mut asked = Asked::read(call.target())?;
     let Some(since) = since(&mut asked) else { return Err(asked.refusal()) };
-    let counts = app.store.count_trail(&Scope::of(call)?, since).await?;
+    let counts = app.store.count_trail(&scope(call)?, since).await?;
     let by_event = counts.by_event.into_iter();
     let statistics = Statistics {
         total_events: counts.total,
@@ -145,7 +145,12 @@ async fn find(app: &App, call: &Call, filter: &TrailFilter) -> Result<TrailPage,
     if let Some(subject) = filter.subject.filter(|subject| *subject != UserId::NOBODY) {
         call.concerns(subject);
     }
-    Ok(app.store.read_trail(&Scope::of(call)?, filter).await?)
+    Ok(app.store.read_trail(&scope(call)?, filter).await?)
+}
+
+/// The trail is for admins, by a credential that was made for it.
+fn scope(call: &Call) -> Result<Scope, ApiError> {
+    Scope::of_admin(call, call.operation().and_then(Operation::needs))
 }
 
 fn rows<'a>(app: &App, found: &'a TrailPage) -> Vec<Row<'a>> {
