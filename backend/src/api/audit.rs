@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use axum::http::StatusCode;
 use memoric_contract::{
     Operation, UserId,
-    audit::{Emitter, Personal},
+    audit::{Emitter, LONGEST_NAME, Personal},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -163,7 +163,7 @@ fn filter(app: &App, call: &Call) -> Result<TrailFilter, ApiError> {
     let address = asked.maybe_address("ip_address");
     let success = asked.maybe_flag("success");
     let since = since(&mut asked);
-    let numbers = (limit(&mut asked), asked.number("offset", 0..=i64::MAX, 0));
+    let numbers = (limit(&mut asked), asked.number("offset", 0..=FURTHEST, 0));
     let (
         [
             Some(event_type),
@@ -283,9 +283,13 @@ const FILTERS: [(&str, usize); 6] = [
     ("event_type", LONGEST_WORD),
     ("user_id", LONGEST_WORD),
     ("resource_type", LONGEST_WORD),
-    ("resource_id", 256),
+    ("resource_id", LONGEST_NAME),
     ("severity", LONGEST_WORD),
-    ("username", 256),
+    ("username", LONGEST_NAME),
 ];
 
 const LONGEST_WORD: usize = 128;
+
+/// How many records may be passed over: each is looked at. Who wants what is behind them narrows by
+/// the time or another filter.
+const FURTHEST: i64 = 10_000;
