@@ -18,6 +18,7 @@ mod guide;
 mod identity_headers;
 mod isolation;
 mod limits;
+mod memories;
 mod observability;
 mod refresh;
 mod retries;
