@@ -15,6 +15,7 @@ mod encryption;
 mod fairness;
 mod framing;
 mod guide;
+mod health;
 mod identity_headers;
 mod isolation;
 mod limits;
