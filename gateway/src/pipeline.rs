@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
+use memoric_contract::{AnsweredBy, Operation, UserId};
 use pingora::proxy::Session;
 
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) struct Pipeline {
     names: Names,
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
-    authenticator: Authenticator,
+    pub(crate) authenticator: Arc<Authenticator>,
     api_keys: ApiKeys,
     journal: Arc<Journal>,
     bounds: Bounds,
@@ -57,6 +57,7 @@ pub(crate) enum Decision {
 impl Pipeline {
     pub(crate) fn new(
         config: &Config,
+        authenticator: Arc<Authenticator>,
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
         api_keys: ApiKeys,
@@ -69,7 +70,7 @@ impl Pipeline {
             names: config.names.clone(),
             limits,
             revocations,
-            authenticator: Authenticator::new(TokenKeys::hs256(config.signing_secret.expose())),
+            authenticator,
             bounds: config.bounds,
             pace: config.pace(),
             routes: Routes::new(),

@@ -18,6 +18,7 @@ mod guide;
 mod health;
 mod identity_headers;
 mod isolation;
+mod jwt;
 mod limits;
 mod memories;
 mod observability;
