@@ -46,6 +46,7 @@ fn isolation(settings: &Settings) -> Result<(), Invalid> {
 
 fn gateway(gateway: &Gateway) -> Result<(), Invalid> {
     named("gateway.backend", &gateway.backend)?;
+    origin::ensure_names(&gateway.names)?;
     within("gateway.threads", gateway.threads, 0..=1024)?;
     quota("gateway.limits.address", gateway.limits.address)?;
     quota("gateway.limits.identity", gateway.limits.identity)?;
@@ -112,7 +113,8 @@ fn audit(audit: &Audit) -> Result<(), Invalid> {
     named("audit.spool.folder", &audit.spool.folder.to_string_lossy())?;
     within("audit.spool.known_bytes", audit.spool.known_bytes, SPOOL_BYTES)?;
     within("audit.spool.strangers_bytes", audit.spool.strangers_bytes, SPOOL_BYTES)?;
-    quota("audit.strangers", audit.strangers)
+    quota("audit.strangers", audit.strangers)?;
+    quota("audit.strangers_total", audit.strangers_total)
 }
 
 fn within<N: PartialOrd + std::fmt::Display>(

@@ -23,7 +23,10 @@ use memoric_config::{
 use memoric_contract::token::{TokenKey, TokenKeys};
 
 pub(crate) use self::{channel::Channel, proxies::TrustedProxies};
-use crate::spool::{Durability, SpoolSettings, StrangersRate};
+use crate::{
+    names::Names,
+    spool::{Durability, Rate, SpoolSettings, StrangersRate},
+};
 
 /// Everything the gateway needs to start.
 pub struct Config {
@@ -35,6 +38,8 @@ pub struct Config {
     pub(crate) is_tls_only: bool,
     /// Whose word about where a request comes from is taken.
     pub(crate) proxies: TrustedProxies,
+    /// What we are called.
+    pub(crate) names: Names,
     /// Where Prometheus connects.
     pub(crate) metrics: Option<SocketAddr>,
     /// Where the backend is.
@@ -156,6 +161,7 @@ impl Config {
             https: https(gateway)?,
             is_tls_only: gateway.tls.hsts.unwrap_or(gateway.http.is_none()),
             proxies: TrustedProxies::try_from(gateway)?,
+            names: Names::new(gateway.names.clone()),
             metrics: settings.observability.metrics.enabled.then_some(gateway.metrics),
             backend: Channel::try_from(gateway)?,
             threads: NonZeroUsize::new(gateway.threads),
@@ -299,7 +305,10 @@ impl TryFrom<&schema::Audit> for SpoolSettings {
 
     fn try_from(audit: &schema::Audit) -> Result<Self, Invalid> {
         let schema::Spool { folder, known_bytes, strangers_bytes, drain } = &audit.spool;
-        let strangers = quota("audit.strangers", audit.strangers)?;
+        let rate = |field, strangers| {
+            let quota = quota(field, strangers)?;
+            Ok(Rate { every: quota.replenish_interval(), burst: quota.burst_size().get() })
+        };
         Ok(Self {
             folder: folder.clone(),
             known: *known_bytes,
@@ -310,8 +319,8 @@ impl TryFrom<&schema::Audit> for SpoolSettings {
                 schema::Durability::Strict => Durability::Strict,
             },
             rate: StrangersRate {
-                every: strangers.replenish_interval(),
-                burst: strangers.burst_size().get(),
+                each: rate("audit.strangers", audit.strangers)?,
+                total: rate("audit.strangers_total", audit.strangers_total)?,
                 keys: STRANGERS,
             },
             drain: drain.duration(),

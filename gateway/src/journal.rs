@@ -13,7 +13,7 @@ use memoric_contract::{
     AssertionKey, Caller, Operation, RecordedBy, RequestId, UserId,
     audit::{
         Emitter, EventType, OWNER_HEADER, Personal, RECORDED_HEADER, RESOURCE_HEADER, Record,
-        Report, Severity,
+        Report, Severity, user_agent,
     },
     spool::Answer,
 };
@@ -78,6 +78,11 @@ impl Journal {
             Caller::Anonymous => Ok(()),
             Caller::Known(_) => self.spool.ensure_room().map_err(unavailable),
         }
+    }
+
+    /// Whether what known callers want could be written down now.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.spool.is_taking()
     }
 
     /// Writes down that a request was refused. Returns what the client is to be told: `rejection`,
@@ -198,7 +203,7 @@ impl Upshot<'_> {
         let agent = headers.get(USER_AGENT);
         let personal = Personal {
             address: exchange.client,
-            user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+            user_agent: agent.and_then(|agent| user_agent(agent.as_bytes())),
             username: None,
         };
         Report::new(record, self.aside.resource, personal)

@@ -25,6 +25,7 @@ mod limits;
 mod link;
 mod listener;
 mod metrics;
+mod names;
 mod pipeline;
 mod private;
 mod proxy;

@@ -19,6 +19,7 @@ use crate::{
     framing,
     journal::Journal,
     limits::{Budget, Limits},
+    names::Names,
     rejection::Rejection,
     request::Request,
     revocation::Revocations,
@@ -31,6 +32,7 @@ use crate::{
 /// What the checks need to know.
 pub(crate) struct Pipeline {
     pub(crate) cors: Cors,
+    names: Names,
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) authenticator: Arc<Authenticator>,
@@ -64,7 +66,8 @@ impl Pipeline {
         Self {
             journal,
             api_keys,
-            cors: Cors::new(config.cors.clone()),
+            cors: Cors::new(config.cors.clone(), config.names.clone()),
+            names: config.names.clone(),
             limits,
             revocations,
             authenticator,
@@ -88,6 +91,7 @@ impl Pipeline {
         // Is it a request at all, and can we afford it?
         exchange.page = self.cors.allow(request);
         framing::check(request, self.bounds)?;
+        self.names.ensure_ours(request)?;
         let target = Target::parse(request.target())?;
         let operation = self.routes.find(request.method(), &target);
         let charged = operation.as_ref().ok().copied();

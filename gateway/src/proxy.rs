@@ -70,7 +70,10 @@ impl Proxy {
         let features =
             Features { metrics: config.metrics.is_some(), cors: !config.cors.origins.is_empty() };
         let redis = Arc::clone(&config.redis);
-        let health = Arc::new(Health::new(Arc::clone(&backend), redis, metrics, features));
+        let journal = Arc::clone(exchanges.journal());
+        let health =
+            Health::new(Arc::clone(&backend), redis, Arc::clone(&journal), metrics, features);
+        let health = Arc::new(health);
 
         let check = CheckKey::new(*config.check_key.expose());
         let api_keys = ApiKeys::new(check, Arc::clone(&backend), Arc::clone(&revocations));
@@ -82,14 +85,7 @@ impl Proxy {
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
         Self {
-            pipeline: Pipeline::new(
-                config,
-                authenticator,
-                limits,
-                revocations,
-                api_keys,
-                Arc::clone(exchanges.journal()),
-            ),
+            pipeline: Pipeline::new(config, authenticator, limits, revocations, api_keys, journal),
             forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,

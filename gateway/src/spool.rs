@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::{
     log::LogFigures,
     shipper::{Transport, Undelivered},
-    strangers::{Reason, StrangersRate},
+    strangers::{Rate, Reason, StrangersRate},
     sync::Durability,
 };
 use self::{
@@ -146,10 +146,18 @@ impl Spool {
         self.known.ensure_room()
     }
 
+    /// Whether a known caller's request could go on now. It blocks on a disk that has failed.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.known.is_taking()
+    }
+
     /// Writes down what a known caller did. Its answer must not leave before this says so.
     pub(crate) async fn record(&self, report: &Report) -> Result<(), SpoolRefusal> {
         let position = self.known.append(&report.frame())?;
-        self.known.settled(position).await
+        self.known.settled(position).await.inspect_err(|_| {
+            // It is in the log all the same, and would say that the client had its answer.
+            self.known.correct(&report.withheld().frame());
+        })
     }
 
     /// Writes down, or counts, that a stranger was refused for `reason`.
