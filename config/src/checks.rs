@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 
 use crate::{
     error::Invalid,
+    jwt,
     schema::{Audit, Database, DatabaseTls, Gateway, Quota, Seconds, Settings},
 };
 
@@ -14,6 +15,7 @@ use crate::{
 pub(crate) fn ensure_possible(settings: &Settings) -> Result<(), Invalid> {
     isolation(settings)?;
     within("auth.access_token_ttl", settings.auth.access_token_ttl, 60..=86_400)?;
+    jwt::ensure_possible(&settings.auth.jwt)?;
     within("auth.session_idle", settings.auth.session_idle, 3_600..=7_776_000)?;
     within("auth.session_life", settings.auth.session_life, 3_600..=7_776_000)?;
     within("auth.password_min_length", settings.auth.password_min_length, 8..=64)?;
@@ -44,6 +46,7 @@ fn isolation(settings: &Settings) -> Result<(), Invalid> {
 
 fn gateway(gateway: &Gateway) -> Result<(), Invalid> {
     named("gateway.backend", &gateway.backend)?;
+    origin::ensure_names(&gateway.names)?;
     within("gateway.threads", gateway.threads, 0..=1024)?;
     quota("gateway.limits.address", gateway.limits.address)?;
     quota("gateway.limits.identity", gateway.limits.identity)?;
@@ -110,7 +113,8 @@ fn audit(audit: &Audit) -> Result<(), Invalid> {
     named("audit.spool.folder", &audit.spool.folder.to_string_lossy())?;
     within("audit.spool.known_bytes", audit.spool.known_bytes, SPOOL_BYTES)?;
     within("audit.spool.strangers_bytes", audit.spool.strangers_bytes, SPOOL_BYTES)?;
-    quota("audit.strangers", audit.strangers)
+    quota("audit.strangers", audit.strangers)?;
+    quota("audit.strangers_total", audit.strangers_total)
 }
 
 fn within<N: PartialOrd + std::fmt::Display>(

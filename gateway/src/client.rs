@@ -16,6 +16,13 @@ pub(crate) struct Client {
     pub(crate) is_secure: Option<bool>,
 }
 
+impl Client {
+    /// Whoever is at `address`, of whom nobody tells more.
+    pub(crate) fn at(address: IpAddr) -> Self {
+        Self { address: address.to_canonical(), is_secure: None }
+    }
+}
+
 impl TrustedProxies {
     /// Whom `peer` speaks for, by the `headers` of its request.
     ///
@@ -23,7 +30,7 @@ impl TrustedProxies {
     /// proxies of ours wrote it: what stands before that is a client's own story. Where one of them
     /// wrote what is no address, the request is that proxy's own.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap<HeaderValue>) -> Client {
-        let mut client = Client { address: peer.to_canonical(), is_secure: None };
+        let mut client = Client::at(peer);
         if !self.trust(client.address) {
             return client;
         }

@@ -5,11 +5,12 @@ use http::{
     header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN},
 };
 
-use crate::{config::CorsPolicy, rejection::Rejection, request::Request};
+use crate::{config::CorsPolicy, names::Names, rejection::Rejection, request::Request};
 
 /// The origins whose pages may call us.
 pub(crate) struct Cors {
     policy: CorsPolicy,
+    names: Names,
 }
 
 /// The origin of a page that may read the answer. [`Cors::allow`] is its only maker.
@@ -27,8 +28,9 @@ pub(crate) struct Preflight {
 }
 
 impl Cors {
-    pub(crate) fn new(policy: CorsPolicy) -> Self {
-        Self { policy }
+    /// The origins that `policy` lists, and our own by our `names`.
+    pub(crate) fn new(policy: CorsPolicy, names: Names) -> Self {
+        Self { policy, names }
     }
 
     /// The origin of the page that sent `request`, if it is on the list.
@@ -67,10 +69,18 @@ impl Cors {
     pub(crate) fn ensure_allowed(&self, request: &Request<'_>) -> Result<(), Rejection> {
         let Some(origin) = request.headers().get(ORIGIN) else { return Ok(()) };
         let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-        if is_safe || self.policy.origins.contains(origin) || is_own(origin, request) {
+        if is_safe || self.policy.origins.contains(origin) || self.is_own(origin, request) {
             return Ok(());
         }
         Err(Rejection::ForeignOrigin)
+    }
+
+    /// Whether the page was served by the very authority that it asks, and that is us.
+    fn is_own(&self, origin: &HeaderValue, request: &Request<'_>) -> bool {
+        let scheme: &[u8] = if request.over_tls { b"https://" } else { b"http://" };
+        let authority = origin.as_bytes().strip_prefix(scheme).zip(request.authority());
+        authority.is_some_and(|(page, asked)| page.eq_ignore_ascii_case(asked))
+            && self.names.are_of(request)
     }
 }
 
@@ -92,13 +102,6 @@ pub(crate) fn is_preflight(request: &Request<'_>) -> bool {
     request.method() == Method::OPTIONS
         && request.headers().contains_key(ORIGIN)
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-/// Whether the page was served by the very authority that it asks.
-fn is_own(origin: &HeaderValue, request: &Request<'_>) -> bool {
-    let scheme: &[u8] = if request.over_tls { b"https://" } else { b"http://" };
-    let authority = origin.as_bytes().strip_prefix(scheme);
-    authority.zip(request.authority()).is_some_and(|(page, asked)| page.eq_ignore_ascii_case(asked))
 }
 
 fn is_askable(field: &[u8]) -> bool {
@@ -189,6 +192,6 @@ mod tests {
 
     fn cors() -> Cors {
         let origins = vec![HeaderValue::from_static("https://app.example.com")];
-        Cors::new(CorsPolicy { origins, allow_credentials: false })
+        Cors::new(CorsPolicy { origins, allow_credentials: false }, Names::default())
     }
 }

@@ -15,9 +15,19 @@ use pingora::{
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
-    access_log::AccessLog, authn::Disbelief, authz::Permit, config::TrustedProxies,
-    cors::AllowedOrigin, journal::Journal, limits::Budget, listener::Connection, metrics::Metrics,
-    rejection::Rejection, seats::Seat, upload::Upload,
+    access_log::AccessLog,
+    authn::Disbelief,
+    authz::Permit,
+    client::Client,
+    config::TrustedProxies,
+    cors::AllowedOrigin,
+    journal::Journal,
+    limits::Budget,
+    listener::{Connection, is_untold},
+    metrics::Metrics,
+    rejection::Rejection,
+    seats::Seat,
+    upload::Upload,
 };
 
 /// One request and its answer.
@@ -208,7 +218,10 @@ impl Exchange {
         let head = session.req_header();
         let digest = session.digest();
         let peer = session.client_addr().and_then(PeerAddr::as_inet);
-        let client = peer.map(|peer| proxies.client(peer.ip(), &head.headers));
+        let client = peer.map(|peer| match digest.is_some_and(is_untold) {
+            true => Client::at(peer.ip()),
+            false => proxies.client(peer.ip(), &head.headers),
+        });
         let tls = digest
             .and_then(|digest| digest.ssl_digest.as_ref())
             .map(|tls| tls_version(&tls.version));

@@ -14,7 +14,7 @@ use time::{
 };
 use tokio::time::sleep;
 
-use crate::{backend::BackendClient, metrics::Metrics};
+use crate::{backend::BackendClient, journal::Journal, metrics::Metrics};
 
 /// Probes what the gateway depends on, and answers from the last probe: however many ask, the
 /// dependencies are asked twice a second.
@@ -22,6 +22,7 @@ pub(crate) struct Health {
     probed: ArcSwap<Probed>,
     backend: Arc<BackendClient>,
     redis: Arc<Redis>,
+    journal: Arc<Journal>,
     metrics: Arc<Metrics>,
     began: Instant,
     began_at: SystemTime,
@@ -41,12 +42,15 @@ struct Probed {
     backend: bool,
     database: bool,
     redis: bool,
+    /// What is done can be written down; without it nothing is done for anybody.
+    journal: bool,
 }
 
 impl Health {
     pub(crate) fn new(
         backend: Arc<BackendClient>,
         redis: Arc<Redis>,
+        journal: Arc<Journal>,
         metrics: Arc<Metrics>,
         features: Features,
     ) -> Self {
@@ -54,6 +58,7 @@ impl Health {
             probed: ArcSwap::default(),
             backend,
             redis,
+            journal,
             metrics,
             began: Instant::now(),
             began_at: SystemTime::now(),
@@ -66,14 +71,21 @@ impl Health {
         loop {
             let (backend, redis) = (self.backend.health().await, self.redis.answers());
             let database = backend.as_ref().is_ok_and(|health| health.database);
-            let probed = Probed { backend: backend.is_ok(), database, redis };
+            let journal = self.journal.is_taking();
+            let probed = Probed { backend: backend.is_ok(), database, redis, journal };
             self.metrics.backend_up.set(i64::from(probed.backend));
             self.metrics.redis_up.set(i64::from(probed.redis));
             if let Err(error) = backend {
                 tracing::debug!(%error, "the backend is not healthy");
             }
             if **self.probed.load() != probed {
-                tracing::info!(probed.backend, probed.database, probed.redis, "health changed");
+                tracing::info!(
+                    probed.backend,
+                    probed.database,
+                    probed.redis,
+                    probed.journal,
+                    "health changed"
+                );
             }
             self.probed.store(Arc::new(probed));
             sleep(PAUSE).await;
@@ -124,7 +136,7 @@ impl Health {
                 _ => "Service cannot handle traffic",
             },
             "details": {
-                "database": component(probed.can_serve(), "Database"),
+                "database": component(probed.database, "Database"),
                 "redis": component(probed.redis, "Redis"),
                 "authentication": feature(),
                 "audit_logging": feature(),
@@ -140,7 +152,7 @@ impl Health {
             "liveness": healthy(true, self.liveness()),
             "readiness": healthy(probed.can_serve(), self.readiness()),
             "backend": component(probed.backend, "Backend"),
-            "database": component(probed.can_serve(), "Database"),
+            "database": component(probed.database, "Database"),
             "redis": component(probed.redis, "Redis"),
             "features": {
                 "authentication": "enabled",
@@ -156,7 +168,7 @@ impl Health {
 impl Probed {
     /// Redis only brings revocations sooner, so the service serves without it.
     fn can_serve(self) -> bool {
-        self.backend && self.database
+        self.backend && self.database && self.journal
     }
 
     fn status(self) -> &'static str {
@@ -206,11 +218,12 @@ mod tests {
 
     #[test]
     fn only_what_is_needed_to_serve_makes_unready() {
-        let probed = |backend, database, redis| Probed { backend, database, redis }.status();
-        assert_eq!(probed(true, true, true), "healthy");
-        assert_eq!(probed(true, true, false), "degraded");
-        assert_eq!(probed(true, false, true), "unhealthy");
-        assert_eq!(probed(false, false, true), "unhealthy");
+        let well = Probed { backend: true, database: true, redis: true, journal: true };
+        assert_eq!(well.status(), "healthy");
+        assert_eq!(Probed { redis: false, ..well }.status(), "degraded");
+        assert_eq!(Probed { database: false, ..well }.status(), "unhealthy");
+        assert_eq!(Probed { journal: false, ..well }.status(), "unhealthy");
+        assert_eq!(Probed { backend: false, database: false, ..well }.status(), "unhealthy");
         assert_eq!(
             Probed::default().status(),
             "unhealthy",

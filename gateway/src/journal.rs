@@ -80,6 +80,11 @@ impl Journal {
         }
     }
 
+    /// Whether what known callers want could be written down now.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.spool.is_taking()
+    }
+
     /// Writes down that a request was refused. Returns what the client is to be told: `rejection`,
     /// or that it could not be written down.
     pub(crate) async fn refused(

@@ -25,6 +25,7 @@ mod limits;
 mod link;
 mod listener;
 mod metrics;
+mod names;
 mod pipeline;
 mod private;
 mod proxy;
@@ -40,6 +41,6 @@ mod target;
 mod upload;
 
 pub use config::Config;
-pub use gateway::{Gateway, StartError};
+pub use gateway::{Gateway, Reins, StartError};
 pub use listener::CertificateError;
 pub use spool::SpoolOpenError;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use memoric_contract::{AnsweredBy, Operation, UserId, token::TokenKeys};
+use memoric_contract::{AnsweredBy, Operation, UserId};
 use pingora::proxy::Session;
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     framing,
     journal::Journal,
     limits::{Budget, Limits},
+    names::Names,
     rejection::Rejection,
     request::Request,
     revocation::Revocations,
@@ -31,9 +32,10 @@ use crate::{
 /// What the checks need to know.
 pub(crate) struct Pipeline {
     pub(crate) cors: Cors,
+    names: Names,
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
-    authenticator: Authenticator,
+    pub(crate) authenticator: Arc<Authenticator>,
     api_keys: ApiKeys,
     journal: Arc<Journal>,
     bounds: Bounds,
@@ -55,6 +57,7 @@ pub(crate) enum Decision {
 impl Pipeline {
     pub(crate) fn new(
         config: &Config,
+        authenticator: Arc<Authenticator>,
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
         api_keys: ApiKeys,
@@ -63,10 +66,11 @@ impl Pipeline {
         Self {
             journal,
             api_keys,
-            cors: Cors::new(config.cors.clone()),
+            cors: Cors::new(config.cors.clone(), config.names.clone()),
+            names: config.names.clone(),
             limits,
             revocations,
-            authenticator: Authenticator::new(TokenKeys::hs256(config.signing_secret.expose())),
+            authenticator,
             bounds: config.bounds,
             pace: config.pace(),
             routes: Routes::new(),
@@ -87,6 +91,7 @@ impl Pipeline {
         // Is it a request at all, and can we afford it?
         exchange.page = self.cors.allow(request);
         framing::check(request, self.bounds)?;
+        self.names.ensure_ours(request)?;
         let target = Target::parse(request.target())?;
         let operation = self.routes.find(request.method(), &target);
         let charged = operation.as_ref().ok().copied();

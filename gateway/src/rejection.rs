@@ -34,6 +34,8 @@ pub(crate) enum Rejection {
     UnknownExpectation,
     #[error("the request came from no address that can be charged")]
     Unaccountable,
+    #[error("the request is for another server")]
+    Misdirected,
     #[error("too many requests of theirs are in flight")]
     Crowded,
     #[error("too many requests are in flight")]
@@ -112,6 +114,7 @@ impl Rejection {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooMany { .. } | Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -128,6 +131,7 @@ impl Rejection {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::Ambiguous(_) | Self::Misframed(_) | Self::Unaccountable => "bad_request",
+            Self::Misdirected => "misdirected",
             Self::HeadTooLarge => "head_too_large",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyUnwanted => "body_unwanted",
@@ -174,6 +178,7 @@ impl Rejection {
             | Self::BodyIncomplete
             | Self::UnknownExpectation
             | Self::Unaccountable
+            | Self::Misdirected
             | Self::NotFound
             | Self::MethodNotAllowed { .. }
             | Self::UnknownMethod { .. } => EventType::SuspiciousActivity,
@@ -220,6 +225,7 @@ impl Rejection {
             Self::BodyIncomplete => "The request body is incomplete",
             Self::UnknownExpectation => "Only 100-continue may be expected",
             Self::Unaccountable => "The request came from no known address",
+            Self::Misdirected => "Nothing is served here by that name",
             Self::TooMany { .. } => "Too many requests",
             Self::Crowded => "Too many requests at once",
             Self::NotFound => "Not Found",

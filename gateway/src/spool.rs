@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::{
     log::LogFigures,
     shipper::{Transport, Undelivered},
-    strangers::{Reason, StrangersRate},
+    strangers::{Rate, Reason, StrangersRate},
     sync::Durability,
 };
 use self::{
@@ -144,6 +144,11 @@ impl Spool {
     /// Whether a known caller's request may go on; if not, it is refused before anybody else hears of it.
     pub(crate) fn ensure_room(&self) -> Result<(), SpoolRefusal> {
         self.known.ensure_room()
+    }
+
+    /// Whether a known caller's request could go on now. It blocks on a disk that has failed.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.known.is_taking()
     }
 
     /// Writes down what a known caller did. Its answer must not leave before this says so.

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -52,6 +55,7 @@ type Script = Arc<dyn Fn(&Received) -> Vec<u8> + Send + Sync>;
 struct State {
     heard: Mutex<Heard>,
     script: Mutex<Script>,
+    takes_records: AtomicBool,
     news: watch::Sender<()>,
 }
 
@@ -80,6 +84,7 @@ impl Origin {
         let state = Arc::new(State {
             heard: Mutex::default(),
             script: Mutex::new(Arc::new(echo)),
+            takes_records: AtomicBool::new(true),
             news: watch::Sender::new(()),
         });
         let serving = tokio::spawn(Arc::clone(&state).serve(listener));
@@ -95,6 +100,11 @@ impl Origin {
     /// Answers requests of clients with what `script` makes of them.
     pub fn answer_with(&self, script: impl Fn(&Received) -> Vec<u8> + Send + Sync + 'static) {
         *lock(&self.state.script) = Arc::new(script);
+    }
+
+    /// Takes audit records, as it does at first, or hangs up on whoever brings them.
+    pub fn take_records(&self, whether: bool) {
+        self.state.takes_records.store(whether, SeqCst);
     }
 
     /// The requests of clients that arrived whole.
@@ -199,6 +209,7 @@ impl State {
                 sleep(NO_NEWS).await;
                 Answer::json(&json!({"cursor": "", "revocations": [], "more": false}))
             }
+            spool::BATCH_PATH if !self.takes_records.load(SeqCst) => Vec::new(),
             spool::BATCH_PATH => self.acknowledge(&request.body),
             _ => script(&request),
         };

@@ -193,6 +193,18 @@ impl World {
         Servers::get().await.session(&self.database, role).await
     }
 
+    /// Lets nobody but superusers into the database, or everybody again.
+    pub async fn shut_database(&self, is_shut: bool) {
+        let database = &self.database;
+        let limit = if is_shut { 0 } else { -1 };
+        let change = format!(
+            "ALTER DATABASE {database} CONNECTION LIMIT {limit};
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = '{database}' AND usename LIKE 'memoric%'"
+        );
+        self.superuser().await.batch_execute(&change).await.expect("a superuser may");
+    }
+
     /// Another gateway in front of the same backend, with other settings.
     pub async fn door(&self, change: impl FnOnce(&mut Settings)) -> Door {
         let mut settings = self.settings.clone();

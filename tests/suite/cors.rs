@@ -68,6 +68,41 @@ async fn what_the_backend_tells_pages_goes_no_further() {
     assert_eq!(ours.value("access-control-allow-origin"), PAGE);
 }
 
+/// Its owner has given the name our address, so browsers take us for where the page came from.
+#[tokio::test]
+async fn a_page_whose_name_was_given_our_address_is_a_strangers() {
+    let edge = edge(|_| {}).await;
+    let named = Edge::with(|settings| {
+        settings.gateway.names = vec!["memoric.example".to_owned()];
+        settings.gateway.trusted_proxies = vec!["127.0.0.1".to_owned()];
+    })
+    .await;
+    let change = async |edge: &Edge, host: &str, told: &str| {
+        let request = format!(
+            "POST /memories HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n{}\r\n{told}\
+             Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}",
+            bearer()
+        );
+        send(edge.http, &request).await.status
+    };
+    let afar = "X-Forwarded-For: 192.0.2.7\r\n";
+
+    for stranger in ["evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"] {
+        assert_eq!(change(&edge, stranger, "").await, 403, "{stranger}");
+        assert_eq!(change(&named, stranger, "").await, 421, "{stranger}");
+        assert_eq!(change(&named, stranger, afar).await, 421, "{stranger}, from wherever");
+        let read = format!("GET /health HTTP/1.1\r\nHost: {stranger}\r\n\r\n");
+        assert_eq!(send(named.http, &read).await.status, 421, "it reads nothing either");
+    }
+    assert!(edge.origin.requests().is_empty() && named.origin.requests().is_empty());
+    for own in ["localhost:8000", "127.0.0.1", "[::1]:8000"] {
+        assert_eq!(change(&edge, own, "").await, 200, "{own}");
+        assert_eq!(change(&named, own, "").await, 200, "{own}");
+    }
+    assert_eq!(change(&named, "memoric.example:8000", afar).await, 200);
+    assert_eq!(change(&edge, "memoric.example", "").await, 403, "nobody knows that it is ours");
+}
+
 #[tokio::test]
 async fn a_browser_that_asks_first_is_answered_and_charged_to_nobody() {
     let edge = edge(|settings| {

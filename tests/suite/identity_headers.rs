@@ -192,6 +192,38 @@ async fn a_client_whom_a_trusted_proxy_introduces_is_the_one_that_counts() {
     assert_eq!(wary.origin.requests().len(), 0, "a stranger introduces nobody");
 }
 
+/// A health check of the proxy's, or a client of which it cannot tell: what such a connection says
+/// of where it comes from, no proxy has written.
+#[tokio::test]
+async fn whom_a_proxy_does_not_introduce_is_not_believed_either() {
+    let edge = Edge::with(|settings| {
+        settings.gateway.trusted_proxies = vec!["127.0.0.1".to_owned()];
+        settings.gateway.proxy_protocol = true;
+        settings.gateway.tls.hsts = Some(true);
+    })
+    .await;
+    let asked = format!(
+        "GET /memories HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\
+         X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n\r\n",
+        token(1, &[Role::User])
+    );
+    let block = |command: &str, family: &str| format!("\r\n\r\n\0\r\nQUIT\n{command}{family}\0\0");
+    let line = |words: &str| format!("PROXY {words}\r\n");
+
+    for introduction in [line("UNKNOWN"), block(" ", "\0"), block("!", "\0"), block("!", "1")] {
+        let (_, answer) = say(&edge, &format!("{introduction}{asked}")).await;
+
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{introduction:?}: {answer}");
+        assert!(!answer.to_lowercase().contains("strict-transport"), "{introduction:?}: {answer}");
+        let [request] = &edge.origin.requests()[..] else { panic!("one arrives") };
+        assert_eq!(client_of(request).to_string(), "127.0.0.1", "{introduction:?}");
+        edge.origin.forget();
+    }
+    let told = line("TCP4 127.0.0.1 198.51.100.1 4711 443");
+    let _answered = say(&edge, &format!("{told}{asked}")).await;
+    assert_eq!(client_of(&edge.origin.requests()[0]).to_string(), "198.51.100.7", "a second proxy");
+}
+
 /// Says something in clear, and hears the beginning of what is answered.
 async fn say(edge: &Edge, what: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(edge.http).await.expect("the gateway listens");

@@ -108,12 +108,14 @@ async fn a_flood_of_strangers_while_the_database_is_away_leaves_known_callers_wr
     let mut world = World::with(|settings| {
         settings.audit.spool.known_bytes = 65_536;
         settings.audit.spool.strangers_bytes = 65_536;
-        (settings.audit.strangers.per_second, settings.audit.strangers.burst) = (1e6, 1_000_000);
+        for quota in [&mut settings.audit.strangers, &mut settings.audit.strangers_total] {
+            (quota.per_second, quota.burst) = (1e6, 1_000_000);
+        }
     })
     .start()
     .await;
     let alice = world.register("alice").await;
-    take_away(&world, true).await;
+    world.shut_database(true).await;
 
     for _ in 0..500 {
         let answer = world.ask(Method::GET, "/memories").bearer_auth("a.b.c").send().await.unwrap();
@@ -123,7 +125,7 @@ async fn a_flood_of_strangers_while_the_database_is_away_leaves_known_callers_wr
     let asked = world.ask_as(&alice, Method::POST, "/policies/run");
     let (told, _) = ask_until_full(asked).await;
     let full = Figures::at(world.gateway_metrics).await;
-    take_away(&world, false).await;
+    world.shut_database(false).await;
     until("all is delivered", async || {
         Figures::at(world.gateway_metrics).await.of("waiting", "known") == 0.0
     })
@@ -216,12 +218,7 @@ async fn a_refusal_is_on_the_record_with_who_it_was_and_nothing_of_what_they_sen
 
 /// A deployment in which nobody asks too often.
 async fn start(variables: &[(&str, &str)]) -> Deployment {
-    let mut recipe = Recipe::new().await.set("MEMORIC_AUTH__REGISTRATION", "open");
-    for quota in ["ADDRESS", "IDENTITY", "CREDENTIALS"] {
-        for (name, value) in [("PER_SECOND", "10000"), ("BURST", "10000")] {
-            recipe = recipe.set(&format!("MEMORIC_GATEWAY__LIMITS__{quota}__{name}"), value);
-        }
-    }
+    let recipe = Recipe::new().await.unlimited().set("MEMORIC_AUTH__REGISTRATION", "open");
     let recipe = variables.iter().fold(recipe, |recipe, (name, value)| recipe.set(name, value));
     recipe.start().await
 }
@@ -303,18 +300,6 @@ async fn drained(memoric: Deployment) -> Deployment {
     until("all is delivered", async || Figures::at(metrics).await.of("waiting", "known") == 0.0)
         .await;
     memoric
-}
-
-/// Lets nobody but superusers into the database, or everybody again.
-async fn take_away(world: &World, is_away: bool) {
-    let database = &world.database;
-    let limit = if is_away { 0 } else { -1 };
-    let change = format!(
-        "ALTER DATABASE {database} CONNECTION LIMIT {limit};
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = '{database}' AND usename LIKE 'memoric%'"
-    );
-    world.superuser().await.batch_execute(&change).await.unwrap();
 }
 
 async fn trail(memoric: &Deployment) -> Session {

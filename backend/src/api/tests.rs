@@ -17,10 +17,7 @@ use memoric_config::{
 };
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands, Identity, Role, Roles,
-    api_key::CheckKey,
-    audit::RECORDED_HEADER,
-    revocation::FeedPage,
-    token::{TokenKeys, TokenSigner},
+    api_key::CheckKey, audit::RECORDED_HEADER, revocation::FeedPage, token::TokenKeys,
 };
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
@@ -45,7 +42,7 @@ use crate::{
     seal::{Keyring, Sealing},
     sessions::{Lives, Sessions},
     store::fixture::World,
-    tokens::Tokens,
+    tokens::{TokenRing, Tokens},
     vault::Vault,
 };
 
@@ -499,7 +496,7 @@ impl Desk {
             passwords: Passwords::new(NonZeroUsize::MIN, 64).unwrap(),
             password_rules: Arc::new(PasswordRules::new(schema::PasswordRules::Nist, 12)),
             guesses: Guesses::new(Instant::now()),
-            tokens: Arc::new(Tokens::new(TokenSigner::hs256(SECRET), Duration::from_secs(3600))),
+            tokens: Arc::new(Tokens::new(TokenRing::hs256(SECRET), Duration::from_secs(3600))),
             courier: Arc::new(Courier::new(redis, &metrics)),
             registration: Registration::Open,
             sealing: Sealing::On,

@@ -1,6 +1,6 @@
 //! Origins of web pages, exactly as browsers send them.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::error::Invalid;
 
@@ -13,6 +13,14 @@ pub(super) fn ensure_exact(origins: &[String]) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+/// Refuses what is no name of a host, as browsers write it: it would never be asked for.
+pub(super) fn ensure_names(names: &[String]) -> Result<(), Invalid> {
+    match names.iter().position(|name| !is_host(name) || name.parse::<IpAddr>().is_ok()) {
+        None => Ok(()),
+        Some(place) => Err(Invalid::new(format!("gateway.names[{place}]"), NOT_A_NAME)),
+    }
 }
 
 fn fault(origin: &str) -> Option<&'static str> {
@@ -63,6 +71,9 @@ fn is_host(host: &str) -> bool {
     host.split('.').all(|label| !label.is_empty() && label.bytes().all(is_plain))
 }
 
+const NOT_A_NAME: &str =
+    "must be a host such as memoric.example, in lower case and without its port";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +121,24 @@ mod tests {
             "https://[0:0::1]",
         ] {
             assert!(fault(origin).is_some(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_host_alone() {
+        let refused = |name: &str| ensure_names(&["memoric".to_owned(), name.to_owned()]);
+        assert_eq!(refused("memoric.example"), Ok(()));
+        for name in [
+            "",
+            "Memoric.example",
+            "memoric.example:8443",
+            "https://a",
+            "*.a",
+            "a.",
+            "a/b",
+            "10.0.0.1",
+        ] {
+            assert_eq!(refused(name).unwrap_err().field, "gateway.names[1]", "{name}");
         }
     }
 

@@ -16,6 +16,8 @@ pub struct Audit {
     pub spool: Spool,
     /// How many refusals of strangers are recorded one by one, for each reason and network.
     pub strangers: Quota,
+    /// How many of them are, for all reasons and networks together.
+    pub strangers_total: Quota,
 }
 
 /// When a record must be on the disk.
@@ -49,6 +51,7 @@ impl Default for Audit {
             durability: Durability::Group,
             spool: Spool::default(),
             strangers: Quota { per_second: 1.0, burst: 60 },
+            strangers_total: Quota { per_second: 20.0, burst: 2000 },
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Gateway {
     pub https: Option<SocketAddr>,
     /// The certificate that HTTPS shows.
     pub tls: Tls,
+    /// The names it is asked by, besides addresses and `localhost`; none of them means that any will do.
+    pub names: Vec<String>,
     /// Addresses and networks (`10.0.0.0/8`) of proxies whose word about a client's address is
     /// taken.
     pub trusted_proxies: Vec<String>,
@@ -171,6 +173,7 @@ impl Default for Gateway {
             http: Some(loopback(8000)),
             https: None,
             tls: Tls::default(),
+            names: Vec::new(),
             trusted_proxies: Vec::new(),
             trusted_header: TrustedHeader::default(),
             proxy_protocol: false,

@@ -1,6 +1,7 @@
 //! A client's connection as Pingora sees it.
 
 use std::{
+    any::Any,
     fmt,
     future::Future as _,
     io::{self, IoSlice},
@@ -13,8 +14,8 @@ use std::{
 
 use async_trait::async_trait;
 use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, l4::socket::SocketAddr as PeerAddr, raw_connect::ProxyDigest,
+    ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest,
+    Ssl, TimingDigest, UniqueID, l4::socket::SocketAddr as PeerAddr, raw_connect::ProxyDigest,
     tls::SslDigest,
 };
 use tokio::{
@@ -36,6 +37,8 @@ pub(super) struct Downstream {
     transport: Transport,
     connection: Arc<Connection>,
     socket: Arc<SocketDigest>,
+    /// What is there where `Peer::is_untold`.
+    untold: Option<Arc<ProxyDigest>>,
     tls: Option<Arc<SslDigest>>,
     established: SystemTime,
     /// What waits to be written: the bytes from `written` on.
@@ -43,6 +46,16 @@ pub(super) struct Downstream {
     written: usize,
     /// Until when bytes are thrown away that come after the last answer.
     linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// Where it comes from, as far as anybody tells.
+    pub(super) addr: std::net::SocketAddr,
+    /// A proxy, whose address this is then, was to tell whose it is, and did not. So it has written
+    /// nothing in the requests either: what they say of where they come from is a client's own story.
+    pub(super) is_untold: bool,
 }
 
 /// What a client's bytes come over.
@@ -55,19 +68,16 @@ pub(super) enum Transport {
 
 impl Downstream {
     /// A connection from `peer`.
-    pub(super) fn new(
-        transport: Transport,
-        peer: std::net::SocketAddr,
-        connection: Arc<Connection>,
-    ) -> Self {
+    pub(super) fn new(transport: Transport, peer: Peer, connection: Arc<Connection>) -> Self {
         let socket = SocketDigest::from_raw_fd(transport.tcp().as_raw_fd());
         // Known already: unset, it would cost a system call and be wrong behind a proxy.
-        let _ = socket.peer_addr.set(Some(PeerAddr::Inet(peer)));
+        let _ = socket.peer_addr.set(Some(PeerAddr::Inet(peer.addr)));
         Self {
             tls: transport.tls_digest(),
             transport,
             connection,
             socket: Arc::new(socket),
+            untold: peer.is_untold.then(|| Arc::new(untold())),
             established: SystemTime::now(),
             unsent: Vec::new(),
             written: 0,
@@ -381,9 +391,25 @@ impl GetTimingDigest for Downstream {
 
 impl GetProxyDigest for Downstream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.untold.clone()
     }
 }
+
+/// Whether the connection behind `digest` is one of which [`Peer::is_untold`].
+pub(crate) fn is_untold(digest: &Digest) -> bool {
+    digest.proxy_digest.as_ref().is_some_and(|proxy| {
+        proxy.user_data.as_deref().is_some_and(<dyn Any + Send + Sync>::is::<Untold>)
+    })
+}
+
+/// Of all that Pingora keeps of a connection, for its streams of HTTP/2 as well, this alone has
+/// room for a word of ours. The response in it is nobody's.
+fn untold() -> ProxyDigest {
+    let (response, ()) = http::Response::new(()).into_parts();
+    ProxyDigest::new(Box::new(response.into()), Some(Box::new(Untold)))
+}
+
+struct Untold;
 
 impl GetSocketDigest for Downstream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {

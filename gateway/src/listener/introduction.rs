@@ -7,7 +7,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Reads whose connection it is. `None` is the proxy's own: it looks after us, or does not tell.
+/// Reads whose connection it is. `None`: the proxy looks after us by it, or does not tell whose it is.
 ///
 /// Not a byte more is read: what comes behind is the client's.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {

@@ -18,7 +18,7 @@ use super::{
     Listener,
     admission::{Admission, Admitted, Refused},
     connection::Connection,
-    downstream::{Downstream, Transport},
+    downstream::{Downstream, Peer, Transport},
     edge::Edge,
     introduction,
     witness::Witness,
@@ -131,8 +131,8 @@ where
         self.connections.spawn(async move {
             let serve = async {
                 let mut tcp = tcp;
-                if let Some(client) = this.introduced(&mut tcp, peer, &mut seat).await {
-                    this.attend(tcp, client, tls).await;
+                if let Some(peer) = this.introduced(&mut tcp, peer, &mut seat).await {
+                    this.attend(tcp, peer, tls).await;
                 }
             };
             select! {
@@ -149,9 +149,9 @@ where
         tcp: &mut TcpStream,
         peer: SocketAddr,
         seat: &mut Admitted,
-    ) -> Option<SocketAddr> {
+    ) -> Option<Peer> {
         if !self.proxies.introduce(peer.ip()) {
-            return Some(peer);
+            return Some(Peer { addr: peer, is_untold: false });
         }
         let read = select! {
             read = timeout(self.timeouts.handshake, introduction::read(tcp)) => read,
@@ -162,8 +162,8 @@ where
             tracing::warn!(proxy = %peer.ip(), "a proxy did not say whose connection it is");
             return None;
         };
-        let client = introduced.unwrap_or(peer);
-        self.seated(seat.introduce(client.ip())).map(|()| client)
+        let peer = Peer { addr: introduced.unwrap_or(peer), is_untold: introduced.is_none() };
+        self.seated(seat.introduce(peer.addr.ip())).map(|()| peer)
     }
 
     /// What was let in. What was not is counted.
@@ -175,7 +175,7 @@ where
     }
 
     /// Serves one client for as long as their connection lives.
-    async fn attend(&self, tcp: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+    async fn attend(&self, tcp: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
         // Without it an answer in two segments waits for the client's acknowledgement.
         let _ = tcp.set_nodelay(true);
         let transport = match tls {
@@ -188,7 +188,7 @@ where
         let witness = |protocol| Witness {
             metrics: Arc::clone(&self.metrics),
             exchanges: Arc::clone(&self.exchanges),
-            client: peer.ip(),
+            client: peer.addr.ip(),
             protocol,
         };
         let connection = if transport.is_http2() {

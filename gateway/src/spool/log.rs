@@ -105,12 +105,22 @@ impl Log {
     ///
     /// It stops a little before the log is full, so that what has been begun finds room.
     pub(crate) fn ensure_room(&self) -> Result<(), SpoolRefusal> {
-        let (mut state, bytes) = (self.shared.lock(), self.shared.settings.bytes);
-        if state.figures.bytes > bytes - bytes / RESERVE {
+        let mut state = self.shared.lock();
+        if state.figures.bytes > self.shared.most_to_begin() {
             state.figures.refused_full += 1;
             return Err(SpoolRefusal::Full);
         }
         state.ensure_writable().map_err(SpoolRefusal::Disk)
+    }
+
+    /// Whether it takes records. Where the disk did not take the last, it is tried: whoever is told
+    /// that it does not may send nobody any more by whom it could be found out.
+    pub(crate) fn is_taking(&self) -> bool {
+        let (has_room, is_failing) = {
+            let state = self.shared.lock();
+            (state.figures.bytes <= self.shared.most_to_begin(), state.is_failing())
+        };
+        has_room && (!is_failing || self.shared.is_mended())
     }
 
     /// Appends `frame`, by one write, or refuses it and leaves the log as it was.
@@ -239,6 +249,21 @@ impl Shared {
 
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Bytes above which no request may be begun whose record will come.
+    fn most_to_begin(&self) -> u64 {
+        self.settings.bytes - self.settings.bytes / RESERVE
+    }
+
+    /// Whether a disk that failed takes something again; blocks on it.
+    fn is_mended(&self) -> bool {
+        // What it has not kept is tried again by the thread that brings it there.
+        let is_mended = !self.syncing.is_failing() && segment::try_out(&self.folder).is_ok();
+        if is_mended {
+            self.lock().succeed();
+        }
+        is_mended
     }
 }
 

@@ -42,6 +42,12 @@ pub(super) fn create(folder: &Path, sequence: u64) -> io::Result<File> {
     File::options().create_new(true).read(true).write(true).mode(0o600).open(path(folder, sequence))
 }
 
+/// Writes something into `folder`, and takes it away again.
+pub(super) fn try_out(folder: &Path) -> io::Result<()> {
+    let path = folder.join(TRIAL);
+    fs::write(&path, [0; TRIAL_BYTES]).and(fs::remove_file(&path))
+}
+
 /// Looks through `segment` from the offset `from`.
 ///
 /// Only the last segment can have been torn. In another, what looks torn is damage.
@@ -88,3 +94,7 @@ fn sequence(name: &str) -> Option<u64> {
 
 const DIGITS: usize = 20;
 const EXTENSION: &str = "frames";
+
+/// The file by which a disk is tried out, and how much goes into it: what takes a block of its own.
+const TRIAL: &str = "trial";
+const TRIAL_BYTES: usize = 4096;

@@ -1,6 +1,7 @@
 //! Refusals of strangers: recorded one by one up to a rate, and counted beyond it.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,12 +18,28 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// How many refusals of strangers are recorded one by one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StrangersRate {
-    /// How long one takes to be earned back, for one reason and network.
+    /// For one reason and network.
+    pub(crate) each: Rate,
+    /// For all of them: whoever has many networks must not fill the trail.
+    pub(crate) total: Rate,
+    /// How many reasons of networks are told apart, at most; the rest share one count per reason.
+    pub(crate) keys: usize,
+}
+
+/// An allowed rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    /// How long one takes to be earned back.
     pub(crate) every: Duration,
     /// How many can be had at once.
     pub(crate) burst: u32,
-    /// How many reasons of networks are told apart, at most; the rest share one count per reason.
-    pub(crate) keys: usize,
+}
+
+/// What is left of a rate.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    /// When everything will have been earned back.
+    earned_back: Instant,
 }
 
 /// Who was refused for what, how lately, and how often beyond the rate.
@@ -34,9 +51,9 @@ pub(crate) struct Strangers {
 /// What was refused: a stable code of ours, never a client's word.
 pub(crate) type Reason = &'static str;
 
-/// A /24 or a /48. One household cannot be told from the next, and need not be.
+/// A /24 or a /48: wider than the network that is charged, so that a record names no household.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct Network {
+pub(crate) struct Neighbourhood {
     address: IpAddr,
     bits: u8,
 }
@@ -55,19 +72,20 @@ pub(crate) struct Counted {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Key {
     reason: Reason,
-    network: Option<Network>,
+    network: Option<Neighbourhood>,
 }
 
 #[derive(Default)]
 struct Tallies {
     by_key: HashMap<Key, Tally>,
+    /// What is left for all of them; `None` is everything.
+    total: Option<Budget>,
     swept: Option<Instant>,
     counted: u64,
 }
 
 struct Tally {
-    /// When everything will have been earned back.
-    earned_back: Instant,
+    budget: Budget,
     counted: Option<Counted>,
 }
 
@@ -79,12 +97,15 @@ impl Strangers {
     /// Whether `report` is to be a record of its own. If not, it has been counted.
     pub(crate) fn admit(&self, reason: Reason, report: &Report, now: Instant) -> bool {
         let mut tallies = self.lock();
+        let mut total = tallies.total.unwrap_or(Budget::unspent(now));
         let tally = tallies.tally(&self.rate, reason, report.address(), now);
-        let is_admitted = tally.spend(&self.rate, now);
+        let is_admitted =
+            tally.budget.spend(self.rate.each, now) && total.spend(self.rate.total, now);
         if !is_admitted {
             tally.add(Counted::one(report.record()));
             tallies.counted += 1;
         }
+        tallies.total = Some(total);
         is_admitted
     }
 
@@ -95,10 +116,19 @@ impl Strangers {
         tallies.counted += 1;
     }
 
-    /// Everything that was counted since the last time.
+    /// Everything that was counted since the last time: by network of those most refused, by reason
+    /// alone of the others. A flood from everywhere is no more records than one from somewhere.
     pub(crate) fn take_counted(&self) -> Vec<(Key, Counted)> {
         let taken = |(key, tally): (&Key, &mut Tally)| Some((*key, tally.counted.take()?));
-        self.lock().by_key.iter_mut().filter_map(taken).collect()
+        let mut taken: Vec<_> = self.lock().by_key.iter_mut().filter_map(taken).collect();
+        taken.sort_unstable_by_key(|(_, counted)| Reverse(counted.count));
+        let mut others = HashMap::<Key, Counted>::new();
+        for (key, counted) in taken.split_off(taken.len().min(TOLD_APART)) {
+            let together = others.entry(Key { network: None, ..key });
+            together.and_modify(|so_far| *so_far = so_far.and(counted)).or_insert(counted);
+        }
+        taken.extend(others);
+        taken
     }
 
     /// Takes back what could not be written down.
@@ -125,7 +155,7 @@ impl Tallies {
         address: Option<IpAddr>,
         now: Instant,
     ) -> &mut Tally {
-        let own = Key { reason, network: address.map(Network::of) };
+        let own = Key { reason, network: address.map(Neighbourhood::of) };
         let is_new = !self.by_key.contains_key(&own);
         if is_new && self.by_key.len() >= rate.keys {
             self.sweep(now);
@@ -139,17 +169,29 @@ impl Tallies {
     fn sweep(&mut self, now: Instant) {
         if self.swept.is_none_or(|swept| now.duration_since(swept) >= SWEEP) {
             self.swept = Some(now);
-            self.by_key.retain(|_, tally| tally.earned_back > now || tally.counted.is_some());
+            self.by_key
+                .retain(|_, tally| tally.budget.earned_back > now || tally.counted.is_some());
         }
     }
 }
 
 impl Tally {
     fn unspent(now: Instant) -> Self {
-        Self { earned_back: now, counted: None }
+        Self { budget: Budget::unspent(now), counted: None }
     }
 
-    fn spend(&mut self, rate: &StrangersRate, now: Instant) -> bool {
+    fn add(&mut self, more: Counted) {
+        self.counted = Some(self.counted.map_or(more, |so_far| so_far.and(more)));
+    }
+}
+
+impl Budget {
+    fn unspent(now: Instant) -> Self {
+        Self { earned_back: now }
+    }
+
+    /// Spends one, if there is one.
+    fn spend(&mut self, rate: Rate, now: Instant) -> bool {
         let after = self.earned_back.max(now) + rate.every;
         let is_within = after.duration_since(now) <= rate.every.saturating_mul(rate.burst);
         if is_within {
@@ -157,25 +199,23 @@ impl Tally {
         }
         is_within
     }
-
-    fn add(&mut self, more: Counted) {
-        self.counted = Some(match self.counted {
-            None => more,
-            Some(so_far) => Counted {
-                count: so_far.count.saturating_add(more.count),
-                severity: so_far.severity.max(more.severity),
-                first: so_far.first.min(more.first),
-                last: so_far.last.max(more.last),
-                ..so_far
-            },
-        });
-    }
 }
 
 impl Counted {
     fn one(record: &Record) -> Self {
         let at = record.occurred_at;
         Self { count: 1, event: record.event, severity: record.severity, first: at, last: at }
+    }
+
+    /// Both together.
+    fn and(self, more: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(more.count),
+            severity: self.severity.max(more.severity),
+            first: self.first.min(more.first),
+            last: self.last.max(more.last),
+            ..self
+        }
     }
 
     /// The one record that stands for all of them.
@@ -199,7 +239,7 @@ impl Counted {
     }
 }
 
-impl Network {
+impl Neighbourhood {
     /// The network of `address`.
     pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -216,6 +256,10 @@ impl Network {
 }
 
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// Networks and reasons whose counts get a record of their own, each time that counts are told.
+const TOLD_APART: usize = 256;
+
 const DESCRIPTION: &str = "refusals of one network, counted together";
 
 #[cfg(test)]
@@ -224,7 +268,9 @@ mod tests {
     use crate::spool::tests::refusal;
 
     fn strangers(keys: usize) -> Strangers {
-        Strangers::new(StrangersRate { every: Duration::from_millis(100), burst: 3, keys })
+        let total = Rate { every: Duration::from_millis(1), burst: 1_000_000 };
+        let each = Rate { every: Duration::from_millis(100), burst: 3 };
+        Strangers::new(StrangersRate { each, total, keys })
     }
 
     fn admitted(strangers: &Strangers, address: &str, now: Instant) -> bool {
@@ -302,6 +348,28 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_many_networks_is_recorded_no_more_than_all_may_be() {
+        let rate = Rate { every: Duration::from_millis(100), burst: 3 };
+        let total = Rate { every: Duration::from_millis(10), burst: 50 };
+        let strangers = Strangers::new(StrangersRate { each: rate, total, keys: 10_000 });
+        let refuse = |now| {
+            let address = |network: u32| Ipv4Addr::from_bits(network << 8).to_string();
+            (0..5_000).filter(|network| admitted(&strangers, &address(*network), now)).count()
+        };
+        let now = Instant::now();
+
+        assert_eq!(refuse(now), 50);
+        assert_eq!(refuse(now), 0);
+        assert_eq!(refuse(now + Duration::from_millis(100)), 10, "it is earned back");
+
+        let counted = strangers.take_counted();
+        assert_eq!(counted.len(), TOLD_APART + 1, "and what is counted is no flood of records");
+        let count: u64 = counted.iter().map(|(_, counted)| counted.count).sum();
+        assert_eq!(count, 15_000 - 60, "nor lost");
+        assert!(strangers.take_counted().is_empty());
+    }
+
+    #[test]
     fn a_network_that_has_been_quiet_makes_room_for_another() {
         let (strangers, now) = (strangers(2), Instant::now());
         assert!(admitted(&strangers, "192.0.2.1", now));
@@ -313,12 +381,12 @@ mod tests {
         }
 
         let [(key, _)] = strangers.take_counted()[..] else { panic!() };
-        assert_eq!(key.network, Some(Network::of("192.0.4.0".parse().unwrap())));
+        assert_eq!(key.network, Some(Neighbourhood::of("192.0.4.0".parse().unwrap())));
     }
 
     #[test]
     fn an_address_has_one_network_however_it_is_spelt() {
-        let network = |address: &str| Network::of(address.parse().unwrap());
+        let network = |address: &str| Neighbourhood::of(address.parse().unwrap());
         assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.254"));
         assert_ne!(network("192.0.2.1"), network("192.0.3.1"));
         assert_eq!(network("2001:db8:1::1"), network("2001:db8:1:ffff::1"));

@@ -95,6 +95,11 @@ impl Syncing {
         }
     }
 
+    /// Whether the disk has not kept the last it was given.
+    pub(super) fn is_failing(&self) -> bool {
+        self.progress.borrow().failing.is_some()
+    }
+
     pub(super) fn figures(&self) -> SyncFigures {
         self.progress.borrow().figures
     }

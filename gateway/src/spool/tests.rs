@@ -117,7 +117,11 @@ pub(super) fn settings(folder: &Path) -> SpoolSettings {
         strangers: 64 * 1024,
         segment: 32 * 1024,
         durability: Durability::Group,
-        rate: StrangersRate { every: Duration::from_secs(3_600), burst: 1_000, keys: 100 },
+        rate: StrangersRate {
+            each: Rate { every: Duration::from_secs(3_600), burst: 1_000 },
+            total: Rate { every: Duration::from_millis(1), burst: 1_000_000 },
+            keys: 100,
+        },
         drain: Duration::from_secs(5),
     }
 }
@@ -263,7 +267,8 @@ async fn a_flood_of_strangers_leaves_known_callers_writing() {
 #[test]
 fn a_stranger_is_recorded_up_to_a_rate_and_counted_beyond_it() {
     let folder = tempdir().unwrap();
-    let rate = StrangersRate { burst: 5, ..settings(folder.path()).rate };
+    let each = Rate { every: Duration::from_secs(3_600), burst: 5 };
+    let rate = StrangersRate { each, ..settings(folder.path()).rate };
     let spool = Spool::open(SpoolSettings { rate, ..settings(folder.path()) }).unwrap();
 
     for _ in 0..20 {
