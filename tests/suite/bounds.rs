@@ -36,6 +36,24 @@ async fn a_body_that_turns_out_too_large_is_answered_even_after_it_was_invited()
 }
 
 #[tokio::test]
+async fn a_head_that_the_settings_allow_is_taken_behind_us_too() {
+    let world =
+        World::with(|settings| settings.gateway.bounds.header_bytes = 262_144).start().await;
+    let alice = world.register("alice").await;
+    let ask = |target: usize, agent: usize| {
+        let path = format!("/memories?x={}", "x".repeat(target));
+        world.ask_as(&alice, Method::GET, &path).header("user-agent", "a".repeat(agent))
+    };
+
+    for (target, agent, status) in [(65_000, 190_000, 200), (65_000, 197_200, 431)] {
+        let answer = ask(target, agent).send().await.unwrap();
+
+        assert_eq!(answer.status(), status, "{target} {agent}");
+        assert!(answer.text().await.unwrap().starts_with(['[', '{']), "{target} {agent}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_whose_end_is_unclear_takes_its_connection_with_it() {
     let world = World::start().await;
     let misframed = [
