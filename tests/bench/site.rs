@@ -46,7 +46,8 @@ impl Site {
     pub async fn start(table: &mut Table) -> Self {
         let servers = Servers::durable().await;
         let database = servers.database().await;
-        let recipe = generous(Recipe::on(&servers, database.clone()));
+        let recipe = Recipe::on(&servers, database.clone()).unlimited();
+        let recipe = recipe.set("MEMORIC_AUTH__REGISTRATION", "open");
         let address = |name| recipe.value(name).parse::<SocketAddr>().expect("an address");
         let (http, https) = (address("MEMORIC_HTTP"), address("MEMORIC_HTTPS"));
         let client = client(&recipe);
@@ -173,18 +174,6 @@ fn listened_to(program: Program) -> Started {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     std::thread::spawn(move || drop(std::io::copy(&mut reader, &mut std::io::sink())));
     program.output(writer).start()
-}
-
-/// Limits that nobody reaches, and open registration.
-fn generous(recipe: Recipe) -> Recipe {
-    ["ADDRESS", "IDENTITY", "CREDENTIALS"]
-        .into_iter()
-        .fold(recipe, |recipe, whose| {
-            recipe
-                .set(&format!("MEMORIC_GATEWAY__LIMITS__{whose}__PER_SECOND"), "1000000")
-                .set(&format!("MEMORIC_GATEWAY__LIMITS__{whose}__BURST"), "1000000")
-        })
-        .set("MEMORIC_AUTH__REGISTRATION", "open")
 }
 
 fn client(recipe: &Recipe) -> Client {

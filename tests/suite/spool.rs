@@ -215,12 +215,7 @@ async fn a_refusal_is_on_the_record_with_who_it_was_and_nothing_of_what_they_sen
 
 /// A deployment in which nobody asks too often.
 async fn start(variables: &[(&str, &str)]) -> Deployment {
-    let mut recipe = Recipe::new().await.set("MEMORIC_AUTH__REGISTRATION", "open");
-    for quota in ["ADDRESS", "IDENTITY", "CREDENTIALS"] {
-        for (name, value) in [("PER_SECOND", "10000"), ("BURST", "10000")] {
-            recipe = recipe.set(&format!("MEMORIC_GATEWAY__LIMITS__{quota}__{name}"), value);
-        }
-    }
+    let recipe = Recipe::new().await.unlimited().set("MEMORIC_AUTH__REGISTRATION", "open");
     let recipe = variables.iter().fold(recipe, |recipe, (name, value)| recipe.set(name, value));
     recipe.start().await
 }
