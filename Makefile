@@ -23,7 +23,8 @@ help: ## Lists these commands.
 up: ## Runs a whole Memoric in the foreground, on 127.0.0.1:8000 and :8443; Ctrl-C ends it.
 	@deploy/up
 
-test: packages ## Builds everything and runs every test.
+test: ## Builds everything and runs every test.
+	@deploy/packages build run test
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 

@@ -27,14 +27,16 @@ pub(crate) struct AccessLog {
 
 /// What is written of one exchange.
 ///
-/// No header, query, path or body of a client is in it, so nobody can plant a line or find a
-/// secret there: the path is the template of the operation, the method is one that HTTP defines.
+/// No header, query, path or body of a client is in it but the short plain word that it calls its
+/// request, so nobody can plant a line or find a secret there: the path is the template of the operation, the method is one that HTTP defines.
 #[derive(Serialize)]
-struct Line {
+struct Line<'a> {
     timestamp: String,
     level: &'static str,
     message: &'static str,
     request: RequestId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    called: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<IpAddr>,
     method: &'static str,
@@ -74,7 +76,7 @@ impl AccessLog {
         }
     }
 
-    fn append(&self, line: &Line) {
+    fn append(&self, line: &Line<'_>) {
         if let Ok(mut written) = serde_json::to_vec(line) {
             written.push(b'\n');
             self.lost.inc_by(self.outlet.append(&written));
@@ -82,14 +84,15 @@ impl AccessLog {
     }
 }
 
-impl Line {
-    fn of(exchange: &Exchange, took: Duration, now: SystemTime) -> Self {
+impl<'a> Line<'a> {
+    fn of(exchange: &'a Exchange, took: Duration, now: SystemTime) -> Self {
         let (operation, caller) = (exchange.operation, exchange.caller.as_ref());
         Self {
             timestamp: OffsetDateTime::from(now).format(TIME).unwrap_or_default(),
             level: "INFO",
             message: "exchange",
             request: exchange.id,
+            called: exchange.called.as_deref(),
             client: exchange.client,
             method: exchange.arrival.method.unwrap_or(NONE),
             path: operation.map_or(NONE, |operation| operation.path()),
@@ -185,6 +188,7 @@ mod tests {
     fn an_exchange_is_one_line_however_it_ended() {
         let mut known = exchanges().begin();
         known.client = Some([192, 0, 2, 1].into());
+        known.called = Some("mine-1".into());
         known.operation = Some(Operation::ShowProfile);
         known.caller = Some(Arc::new(somebody(7, Role::User)));
         known.outcome = Outcome::Forwarded;
@@ -202,7 +206,8 @@ mod tests {
         let [first, second] = lines.as_slice() else { panic!("{lines:?}") };
         assert_eq!(first["timestamp"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(first["request"], known.id.to_string());
-        assert_eq!(first["client"], "192.0.2.1");
+        assert_eq!((&first["called"], &first["client"]), (&"mine-1".into(), &"192.0.2.1".into()));
+        assert_eq!(second["called"], serde_json::Value::Null);
         assert_eq!(first["path"], "/auth/users/{username}", "the template, not the name asked for");
         assert_eq!(first["operation"], "show_profile");
         assert_eq!((&first["user"], &first["credential"]), (&7.into(), &"access_token".into()));

@@ -6,7 +6,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
 
 use self::lines::Lines;
-use crate::link::Link;
+use crate::{clock::now, link::Link};
 
 /// A client of the backend's internal operations.
 pub(crate) struct BackendClient {
@@ -174,10 +174,6 @@ fn accepted<T: DeserializeOwned>((status, body): (StatusCode, Bytes)) -> Result<
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, BackendError> {
     serde_json::from_slice(body).map_err(|_| BackendError::Unusable)
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// How long the backend may take over a question of ours.

@@ -440,6 +440,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn records_are_as_durable_as_the_settings_say() {
+        for (set, durability) in [
+            (schema::Durability::Group, Durability::Group),
+            (schema::Durability::Strict, Durability::Strict),
+        ] {
+            let mut settings = Settings::default();
+            settings.audit.durability = set;
+            let config = Config::new(&settings, &environment()).unwrap();
+            assert_eq!(config.spool.durability, durability);
+        }
+    }
+
+    #[test]
     fn https_needs_a_certificate() {
         let refused = refusal(|settings| settings.gateway.https = Some(([127, 0, 0, 1], 0).into()));
 

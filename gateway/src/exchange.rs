@@ -26,6 +26,7 @@ use crate::{
     listener::{Connection, is_untold},
     metrics::Metrics,
     rejection::Rejection,
+    request,
     seats::Seat,
     upload::Upload,
 };
@@ -37,6 +38,8 @@ use crate::{
 pub(crate) struct Exchange {
     /// Names it, from the client's socket to the database row.
     pub(crate) id: RequestId,
+    /// What the client calls it.
+    pub(crate) called: Option<Box<str>>,
     /// When its head was in.
     pub(crate) began: Instant,
     /// Where it came from, an IPv4 address never dressed as IPv6. `None` is to be refused.
@@ -172,6 +175,7 @@ impl Exchanges {
         let began = Instant::now();
         Exchange {
             id: RequestId::new(),
+            called: None,
             began,
             client: None,
             operation: None,
@@ -226,6 +230,7 @@ impl Exchange {
             .and_then(|digest| digest.ssl_digest.as_ref())
             .map(|tls| tls_version(&tls.version));
         self.client = client.map(|client| client.address);
+        self.called = request::called(&head.headers);
         self.arrival = Arrival {
             method: known(&head.method),
             protocol: protocol(head.version),

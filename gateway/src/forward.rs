@@ -1,9 +1,6 @@
 //! Getting an admitted request to the backend.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{
     HeaderName,
@@ -15,7 +12,7 @@ use pingora::{
     upstreams::peer::Peer as _,
 };
 
-use crate::{authz::Permit, config::Timeouts, exchange::Exchange, link::Link};
+use crate::{authz::Permit, clock::now, config::Timeouts, exchange::Exchange, link::Link};
 
 /// The way of requests to the backend.
 pub(crate) struct Forward {
@@ -105,10 +102,6 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Names in the answers of the backend that are for the gateway alone.
 pub(crate) const INTERNAL_PREFIX: &str = "x-memoric-";
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
 
 /// What the backend reads of a client's head. A list of what it does not would never be complete.
 const PASSED: [HeaderName; 5] = [CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT];

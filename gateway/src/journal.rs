@@ -431,9 +431,11 @@ pub(crate) mod tests {
         let preflight = Rejection::PreflightRefused("why");
         desk.refuse(&desk.asked(Operation::Login, None), preflight).await;
 
-        let (record, ..) = desk.told_once().await;
-        assert_eq!((record.status, record.subject), (Some(422), None));
-        assert_eq!(desk.journal.spool.figures().strangers.appended, 1);
+        let told = desk.told().await;
+        let [(refused, ..), (preflight, ..)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((refused.status, refused.subject), (Some(422), None));
+        assert_eq!((preflight.status, preflight.event), (Some(403), EventType::AccessDenied));
+        assert_eq!(desk.journal.spool.figures().strangers.appended, 2);
     }
 
     #[tokio::test]

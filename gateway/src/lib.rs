@@ -11,6 +11,7 @@ mod authn;
 mod authz;
 mod backend;
 mod client;
+mod clock;
 pub mod command;
 mod config;
 mod cors;

@@ -2,16 +2,17 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use memoric_contract::{AnsweredBy, Operation, UserId};
+use memoric_contract::{AnsweredBy, Identity, Operation, UserId};
 use pingora::proxy::Session;
 
 use crate::{
     api_keys::ApiKeys,
     authn::{self, Authenticator},
     authz::{self, Permit},
+    clock::now,
     config::{Bounds, Config, Pace},
     cors::{self, Cors, Preflight},
     credential::Credential,
@@ -105,17 +106,7 @@ impl Pipeline {
         self.cors.ensure_allowed(request)?;
 
         // Who is asking?
-        let identity = match Credential::read(request.headers(), operation.demands())? {
-            Credential::AccessToken(token) => {
-                let verified = self.authenticator.verify(token, now());
-                Some(verified.map_err(|disbelief| exchange.disbelieve(disbelief))?)
-            }
-            Credential::ApiKey(key) => {
-                let verified = self.api_keys.verify(key, request.client, now()).await;
-                Some(verified.map_err(|disbelief| exchange.disbelieve(disbelief))?)
-            }
-            Credential::Nothing | Credential::RefreshToken => None,
-        };
+        let identity = self.identify(request, operation, exchange).await?;
         if let Some(identity) = &identity {
             exchange.caller = Some(Arc::clone(identity));
             self.revocations.ensure_live(identity).await?;
@@ -136,6 +127,21 @@ impl Pipeline {
                 Decision::Forward(permit)
             }
         })
+    }
+
+    /// Who asks, verified; `None` where `operation` is for strangers.
+    async fn identify(
+        &self,
+        request: &Request<'_>,
+        operation: Operation,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Arc<Identity>>, Rejection> {
+        let verified = match Credential::read(request.headers(), operation.demands())? {
+            Credential::AccessToken(token) => self.authenticator.verify(token, now()),
+            Credential::ApiKey(key) => self.api_keys.verify(key, request.client, now()).await,
+            Credential::Nothing | Credential::RefreshToken => return Ok(None),
+        };
+        verified.map(Some).map_err(|disbelief| exchange.disbelieve(disbelief))
     }
 
     /// Decides whether the part of a body that has just come goes on to the backend.
@@ -162,10 +168,6 @@ impl Pipeline {
             _ => Ok(()),
         }
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// How long what a head was judged by is good for: about as long as news of a revocation take.

@@ -133,7 +133,7 @@ impl ProxyHttp for Proxy {
         // Otherwise Pingora takes an early next request for the end of this one's connection.
         session.as_downstream_mut().set_pipelining_enabled(true);
         request::cleanse(session.req_header_mut());
-        request::join_crumbs(session.req_header_mut())
+        Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
@@ -156,6 +156,7 @@ impl ProxyHttp for Proxy {
                 }
                 None => self.refuse(session, exchange, Rejection::Internal).await?,
             },
+            // Counted, and on no record: nothing was asked yet, and what is will be on one.
             Ok(Decision::Preflight(preflight)) => {
                 respond::preflight(session, exchange, &preflight).await?
             }

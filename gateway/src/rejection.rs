@@ -163,11 +163,10 @@ impl Rejection {
         }
     }
 
-    /// What the trail calls it. `None`: it is not recorded. A browser's question is nobody's
-    /// request yet, and what could not be written down cannot be written down.
+    /// What the trail calls it. `None`: what could not be written down cannot be written down.
     pub(crate) const fn event(&self) -> Option<EventType> {
         Some(match self {
-            Self::PreflightRefused(_) | Self::AuditUnavailable => return None,
+            Self::AuditUnavailable => return None,
             Self::Ambiguous(_)
             | Self::Misframed(_)
             | Self::HeadTooLarge
@@ -187,7 +186,8 @@ impl Rejection {
                 EventType::TokenInvalid
             }
             Self::TokenExpired => EventType::TokenExpired,
-            Self::ForeignOrigin
+            Self::PreflightRefused(_)
+            | Self::ForeignOrigin
             | Self::NoCredential
             | Self::Forbidden
             | Self::ForeignAddress
@@ -232,7 +232,7 @@ impl Rejection {
             Self::NoSuchUser => "User not found",
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => "Method Not Allowed",
             Self::ForeignOrigin => "Pages of this origin may not ask",
-            Self::NoCredential => "Missing credentials",
+            Self::NoCredential => "Missing authentication credentials",
             Self::SeveralCredentials => "Present one credential only",
             Self::BadCredential(_) | Self::Revoked => "Invalid credentials",
             Self::TokenExpired => "Token expired",

@@ -3,13 +3,10 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Version,
-    header::{COOKIE, HOST},
-};
-use pingora::{ErrorType, OrErr as _, Result, http::RequestHeader, proxy::Session};
+use http::{HeaderMap, HeaderValue, Method, Version, header::HOST};
+use pingora::{http::RequestHeader, proxy::Session};
 
-use crate::exchange::Exchange;
+use crate::{exchange::Exchange, forward::REQUEST_ID};
 
 /// A request as the client sent it, without what a client may not say. Nothing in here is trusted.
 pub(crate) struct Request<'a> {
@@ -70,7 +67,8 @@ impl<'a> Request<'a> {
 ///
 /// Names are compared as the most forgiving server would: in lower case (which they are in here)
 /// and with `_` read as `-`. As CGI, WSGI and their kin cannot tell the two apart, a name with `_`
-/// goes whatever it says.
+/// goes whatever it says: none is read here, and none is passed on by name either, so there is nobody
+/// for whom some would have to be let through.
 pub(crate) fn cleanse(head: &mut RequestHeader) {
     let forbidden: Vec<_> =
         head.headers.keys().filter(|name| is_forbidden(name.as_str())).cloned().collect();
@@ -79,15 +77,14 @@ pub(crate) fn cleanse(head: &mut RequestHeader) {
     }
 }
 
-/// Joins the crumbs that a cookie may come in over HTTP/2: HTTP/1 has one (RFC 9113, section 8.2.3).
-pub(crate) fn join_crumbs(head: &mut RequestHeader) -> Result<()> {
-    let crumbs: Vec<_> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if head.version != Version::HTTP_2 || crumbs.len() < 2 {
-        return Ok(());
-    }
-    let cookie = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-        .or_err(ErrorType::InvalidHTTPHeader, "the crumbs of a cookie")?;
-    head.insert_header(COOKIE, cookie)
+/// What a client calls its request, for the access log alone: one short word in which nothing can be
+/// hidden from whoever reads a log, and which no credential of ours fits into.
+pub(crate) fn called(headers: &HeaderMap<HeaderValue>) -> Option<Box<str>> {
+    let mut ids = headers.get_all(REQUEST_ID).iter();
+    let id = ids.next().filter(|_| ids.next().is_none())?.to_str().ok()?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/+=".contains(&byte);
+    let is_short = (1..=LONGEST_ID).contains(&id.len());
+    (is_short && id.bytes().all(is_plain)).then(|| id.into())
 }
 
 fn is_forbidden(name: &str) -> bool {
@@ -101,6 +98,9 @@ fn raw_target(head: &[u8]) -> Option<&[u8]> {
     let line = head.trim_ascii_start().split(|byte| *byte == b'\r').next()?;
     line.split(|byte| *byte == b' ').nth(1)
 }
+
+/// Bytes of what a client calls its request: a trace and a span fit, an API key does not.
+const LONGEST_ID: usize = 64;
 
 /// Names that tell who someone is, where they are, or that the request is not what it looks like.
 const FORBIDDEN: [&str; 22] = [
@@ -246,22 +246,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn crumbs_of_a_cookie_become_one_again() {
-        let mut head = RequestHeader::build("GET", b"/", None).unwrap();
-        for crumb in ["a=1", "b=2", "c=3"] {
-            head.append_header("cookie", crumb).unwrap();
-        }
-        let cookies = |head: &RequestHeader| {
-            let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
-            head.headers.get_all(COOKIE).iter().map(text).collect::<Vec<_>>()
+    fn what_a_client_calls_its_request_is_one_short_plain_word() {
+        let called = |ids: &[&[u8]]| {
+            let line = |id: &&[u8]| (REQUEST_ID, HeaderValue::from_bytes(id).unwrap());
+            called(&ids.iter().map(line).collect())
         };
-
-        join_crumbs(&mut head).unwrap();
-        assert_eq!(cookies(&head).len(), 3, "HTTP/1 has no crumbs");
-        head.set_version(Version::HTTP_2);
-        join_crumbs(&mut head).unwrap();
-
-        assert_eq!(cookies(&head), ["a=1; b=2; c=3"]);
+        let uuid = "0195c0de-7a3b-7c11-9e2f-0123456789ab";
+        assert_eq!(called(&[uuid.as_bytes()]).as_deref(), Some(uuid));
+        assert!(called(&[&[b'a'; 64]]).is_some());
+        assert!(called(&[&[b'a'; 65]]).is_none(), "as long as an API key");
+        for odd in [&b""[..], b"a b", b"a\tb", b"a\"b", b"{}", b"a\\n", b"<a>", b"a%0ab", b"\xff"] {
+            assert!(called(&[odd]).is_none(), "{odd:?}");
+        }
+        assert!(called(&[b"a", b"a"]).is_none());
+        assert!(called(&[]).is_none());
     }
 
     #[test]

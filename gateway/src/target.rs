@@ -35,6 +35,9 @@ impl Target {
             canonical.push('?');
             canonical.push_str(str::from_utf8(query).map_err(|_| NOT_A_QUERY)?);
         }
+        if canonical.len() > LONGEST {
+            return Err(Rejection::HeadTooLarge);
+        }
         let uri = Uri::try_from(canonical).map_err(|_| NOT_A_QUERY)?;
         Ok(Self { uri, user_id })
     }
@@ -119,6 +122,10 @@ fn check_query(query: &[u8]) -> Result<Option<String>, Rejection> {
             None => (Some(pair), None),
         };
         let (name, value) = (text(name.unwrap_or_default())?, text(value.unwrap_or_default())?);
+        // One in a value is for the backend to refuse, by the name of the field.
+        if name.contains('\0') {
+            return Err(Rejection::Ambiguous("The query has a name with a NUL in it"));
+        }
         if name == "user_id" && user_id.replace(value).is_some() {
             return Err(Rejection::Ambiguous("The query has more than one user_id"));
         }
@@ -130,12 +137,8 @@ fn check_query(query: &[u8]) -> Result<Option<String>, Rejection> {
 fn text(part: &[u8]) -> Result<String, Rejection> {
     let spaced: Vec<u8> =
         part.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    let text = String::from_utf8(decode(&spaced)?.into_owned())
-        .map_err(|_| Rejection::Ambiguous("The query is not UTF-8"))?;
-    if text.contains('\0') {
-        return Err(Rejection::Ambiguous("The query has a NUL"));
-    }
-    Ok(text)
+    String::from_utf8(decode(&spaced)?.into_owned())
+        .map_err(|_| Rejection::Ambiguous("The query is not UTF-8"))
 }
 
 /// Decodes once, and only what is well encoded.
@@ -185,6 +188,9 @@ fn encode(segments: &str) -> String {
     }
     path
 }
+
+/// Bytes of a target at most: as many as `Uri` takes.
+const LONGEST: usize = u16::MAX as usize - 1;
 
 const HALF_ENCODED: Rejection = Rejection::Ambiguous("The target has half an escape");
 const NOT_A_QUERY: Rejection =
@@ -264,14 +270,24 @@ mod tests {
     #[test]
     fn a_query_is_passed_on_or_refused() {
         for query in
-            ["a=%", "a=%0", "a=%xx", "a=b c", "a=\u{e9}", "a=%ff", "a=%00", "a=\x01", "a=\"b\""]
+            ["a=%", "a=%0", "a=%xx", "a=b c", "a=\u{e9}", "a=%ff", "a%00=b", "a=\x01", "a=\"b\""]
         {
             assert!(Target::parse(format!("/memories?{query}").as_bytes()).is_err(), "{query}");
         }
-        for query in ["a=b%20c+d", "a=%0A", "?", "a=b?c=/d", "&&", "=", "a[]=1"] {
+        for query in ["a=b%20c+d", "a=%0A", "a=%00", "?", "a=b?c=/d", "&&", "=", "a[]=1"] {
             let sent = format!("/memories?{query}");
             assert_eq!(Target::parse(sent.as_bytes()).unwrap().as_str(), sent);
         }
+    }
+
+    #[test]
+    fn a_target_that_is_too_long_is_called_so() {
+        let parse = |bytes: usize| {
+            Target::parse(format!("/memories?{}", "a".repeat(bytes - 10)).as_bytes())
+        };
+        assert!(parse(LONGEST).is_ok());
+        assert_eq!(parse(LONGEST + 1), Err(Rejection::HeadTooLarge));
+        assert_eq!(parse(100_000), Err(Rejection::HeadTooLarge));
     }
 
     #[test]

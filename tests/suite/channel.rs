@@ -75,6 +75,20 @@ async fn a_backend_that_the_settings_do_not_name_is_told_nothing() {
 }
 
 #[tokio::test]
+async fn a_socket_that_another_user_listens_at_is_told_nothing() {
+    let ours = rustix::process::geteuid().as_raw();
+    for (uid, status) in [(ours, StatusCode::OK), (ours + 1, StatusCode::SERVICE_UNAVAILABLE)] {
+        let edge = Edge::with(|settings| settings.gateway.backend_uid = Some(uid)).await;
+
+        let answer = log_in(&edge).await.expect("an answer");
+
+        assert_eq!(answer.status(), status, "{uid}");
+        let heard = edge.origin.bytes().concat();
+        assert_eq!(heard.is_empty(), uid != ours, "{}", String::from_utf8_lossy(&heard));
+    }
+}
+
+#[tokio::test]
 async fn these_tests_would_notice_what_an_impostor_is_told() {
     let ours = Authority::new();
     let impostor = Impostor::start(&ours.end("backend", "x"), &TLS13).await;

@@ -1,19 +1,26 @@
 //! The path that was judged is the path that is sent, whoever spelt it and however.
 
+use std::{convert::Infallible, fs, net::SocketAddr, time::Duration};
+
 use harness::{
-    Edge, Received,
+    Edge, Program, Received, World, free_address,
     http2::{Http2, Outcome},
     token,
 };
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use memoric_contract::{ASSERTION_HEADER, Role};
 use proptest::{
     prelude::*,
     strategy::ValueTree as _,
     test_runner::{Config, TestRunner},
 };
+use reqwest::Method;
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
 };
 
 #[tokio::test]
@@ -26,7 +33,7 @@ async fn a_target_has_one_spelling_behind_us() {
         ("/%6Demor%69es/?", "/memories"),
         ("/memories?top_k=3&thread_id=a%2Fb", "/memories?top_k=3&thread_id=a%2Fb"),
         ("/memories?a=/../clusters", "/memories?a=/../clusters"),
-        ("/memories?a=b?c=%5c%2e%2E%00", ""),
+        ("/memories?a=b?c=%5c%2e%2E%00", "/memories?a=b?c=%5c%2e%2E%00"),
         ("/memories?a=b?c=%5c%2e%2E", "/memories?a=b?c=%5c%2e%2E"),
         ("/auth/users/a%20b", "/auth/users/a%20b"),
         ("/auth/users/%7ea-%C3%a9", "/auth/users/~a-%C3%A9"),
@@ -34,7 +41,7 @@ async fn a_target_has_one_spelling_behind_us() {
         ("/auth/users/100%25", "/auth/users/100%25"),
         ("/auth/users/%3Fx%23y", "/auth/users/%3Fx%23y"),
     ] {
-        visitor.expect(sent, Some(forwarded).filter(|target| !target.is_empty())).await;
+        visitor.expect(sent, Some(forwarded)).await;
     }
 }
 
@@ -71,7 +78,7 @@ async fn a_target_that_another_server_could_read_as_another_one_is_refused() {
         "/auth//users/a",
         "//",
         "/memories?a=%",
-        "/memories?a=%00",
+        "/memories?a%00=b",
         "/memories?a=%ff",
         "/memories?a=\"b\"",
         "/memories?user_id=7&user_id=7",
@@ -137,6 +144,107 @@ async fn every_target_is_refused_or_arrives_in_a_spelling_that_stays() {
         visitor.expect(&forwarded, Some(&forwarded)).await;
     }
 }
+
+#[tokio::test]
+async fn a_nul_in_a_value_is_refused_by_the_name_of_its_field() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+
+    for (path, field) in
+        [("/memories?thread_id=a%00b", "thread_id"), ("/memories?top_k=%00", "top_k")]
+    {
+        let answer = world.ask_as(&alice, Method::GET, path).send().await.unwrap();
+
+        assert_eq!(answer.status(), 422, "{path}");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["errors"][0]["field"], field, "{problem}");
+    }
+}
+
+/// Whoever stands behind us, or between us and the backend, finds the same path in what we send.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_servers_route_what_we_forward_as_we_judged_it() {
+    let mut visitor = Visitor::arrive().await;
+    let mut forwarded = Vec::new();
+    for target in targets().iter().take(TARGETS / 2) {
+        visitor.ask_http1(target).await;
+        forwarded.extend(visitor.arrived());
+    }
+    assert!(forwarded.len() > 50, "{}", forwarded.len());
+    let haproxy = free_address();
+    let file = visitor.edge.folder().join("haproxy.cfg");
+    fs::write(&file, HAPROXY.replace("ADDRESS", &haproxy.to_string())).unwrap();
+    let _running =
+        Program::named("haproxy").args(["-db", "-f", &file.display().to_string()]).start();
+
+    for (server, address) in [("HAProxy", haproxy), ("hyper", hyper().await)] {
+        let mut stream = connected(address).await;
+        for target in &forwarded {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+
+            assert_eq!(read_by(&mut stream, target).await, format!("{path} {query}"), "{server}");
+        }
+    }
+}
+
+/// What the server behind `stream` takes for path and query of `target`.
+async fn read_by(stream: &mut TcpStream, target: &str) -> String {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: backend\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    loop {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "{target:?}");
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        assert!(head.starts_with("HTTP/1.1 200 "), "{target:?}: {head}");
+        let head = head.to_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+        if body.len() >= length.expect("a length").parse().unwrap() {
+            return body.to_owned();
+        }
+    }
+}
+
+/// A connection to `address`, once somebody listens there.
+async fn connected(address: SocketAddr) -> TcpStream {
+    let began = Instant::now();
+    loop {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return stream,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The address of a hyper that says what it takes for path and query.
+async fn hyper() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let told = service_fn(async |request: http::Request<Incoming>| {
+            let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+            Ok::<_, Infallible>(http::Response::new(format!("{path} {query}")))
+        });
+        http1::Builder::new().serve_connection(TokioIo::new(stream), told).await
+    });
+    address
+}
+
+/// The same of HAProxy.
+const HAPROXY: &str = r#"
+global
+    nbthread 1
+defaults
+    mode http
+    timeout connect 20s
+    timeout client 20s
+    timeout server 20s
+frontend targets
+    bind ADDRESS
+    http-request return status 200 content-type text/plain lf-string "%[path] %[query]"
+"#;
 
 /// A client with one connection of each protocol.
 struct Visitor {

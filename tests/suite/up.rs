@@ -60,10 +60,13 @@ async fn a_password_is_shown_only_for_an_admin_that_was_made() {
     up.end(Signal::TERM);
     // As if the first run had never told: the next one makes a password, and no admin.
     std::fs::remove_file(up.home.join("greeted")).unwrap();
+    // Empty is nowhere: it is reached by HTTPS alone.
+    up.addresses[0].clear();
 
     up.start_again().await;
 
     assert!(up.said().contains("user admin is there already"), "{}", up.said());
+    assert!(!up.said().contains("  HTTP  ") && up.said().contains("  HTTPS "), "{}", up.said());
     assert!(!up.said().contains("password "), "{}", up.said());
     up.end(Signal::TERM);
 }

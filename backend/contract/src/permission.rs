@@ -67,9 +67,7 @@ impl Permission {
             Self::ManageUsers => "users:manage",
         }
     }
-}
 
-impl Permission {
     /// The permission called `name`.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|permission| permission.name() == name)

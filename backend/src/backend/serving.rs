@@ -100,8 +100,9 @@ async fn converse(newcomer: Newcomer, api: Arc<Api>, drain: CancellationToken) {
 /// for itself, by default.
 const MOST_CONNECTIONS: usize = 4096;
 
-/// Bytes of a head: what the gateway lets through, and the assertion.
-const MOST_HEAD: usize = 64 * 1024;
+/// Bytes of a head: the 256 KiB that the settings may let a client's have, and the assertion, which
+/// repeats its target (64 KiB at most) in base64. Room is made as they come.
+const MOST_HEAD: usize = 512 * 1024;
 
 /// For which a connection may rest, or take to send a head. Longer than the gateway keeps one, so
 /// that it is never the one to be surprised.

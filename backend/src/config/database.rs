@@ -1,6 +1,10 @@
 //! Where the database is, and who we are there.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use hkdf::Hkdf;
 use memoric_config::{
@@ -123,7 +127,7 @@ impl Admin {
     ) -> Result<Option<Self>, ConfigError> {
         let Some(url) = &settings.admin else { return Ok(None) };
 
-        let dsn = Dsn::parse("database.admin", url)?;
+        let dsn = Dsn::parse("database.admin", url, settings.ca.as_deref())?;
         let endpoint = Endpoint::new(
             "database.admin",
             dsn.host.unwrap_or_else(|| everybody.host.clone()),
@@ -186,7 +190,7 @@ impl fmt::Display for Endpoint {
 impl Dsn {
     /// Takes a DSN apart. What it may hold is listed here; the rest is refused, because an
     /// option that is quietly ignored is one that somebody relies on.
-    fn parse(field: &str, url: &str) -> Result<Self, Invalid> {
+    fn parse(field: &str, url: &str, ca: Option<&Path>) -> Result<Self, Invalid> {
         let refused = |reason: String| Invalid::new(field, reason);
         if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
             return Err(refused("must begin with postgresql://".to_owned()));
@@ -216,7 +220,7 @@ impl Dsn {
             port: only(parsed.get_ports()).map_err(refused)?.copied(),
             name: parsed.get_dbname().map(str::to_owned),
             user: parsed.get_user().map(str::to_owned),
-            tls: tls_of_dsn(mode, root).map_err(refused)?,
+            tls: tls_of_dsn(mode, root, ca).map_err(refused)?,
         })
     }
 }
@@ -231,7 +235,7 @@ impl From<&tokio_postgres::config::Host> for Host {
 }
 
 fn by_url(url: &str, settings: &schema::Database) -> Result<(Endpoint, String), Invalid> {
-    let dsn = Dsn::parse("database.url", url)?;
+    let dsn = Dsn::parse("database.url", url, settings.ca.as_deref())?;
     if dsn.user.is_some() {
         return Err(Invalid::new(
             "database.url",
@@ -269,14 +273,19 @@ fn tls_of(settings: &schema::Database) -> Result<Tls, Invalid> {
     }
 }
 
-/// Translates libpq's words. Those in between encrypt without knowing for whom, or fall back to clear.
-fn tls_of_dsn(mode: Option<&str>, root: Option<&str>) -> Result<Option<Tls>, String> {
+/// Translates libpq's words; `ca` is believed where they name no authorities. Those in between encrypt without knowing for whom, or fall back to clear.
+fn tls_of_dsn(
+    mode: Option<&str>,
+    root: Option<&str>,
+    ca: Option<&Path>,
+) -> Result<Option<Tls>, String> {
     match (mode, root) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err("sslrootcert has no sslmode=verify-full beside it".to_owned()),
         (Some("disable"), _) => Ok(Some(Tls::Off)),
         (Some("verify-full"), None) => {
-            Err("sslmode=verify-full has no sslrootcert beside it".to_owned())
+            let ca = ca.ok_or("sslmode=verify-full needs sslrootcert, or database.ca")?;
+            Ok(Some(Tls::VerifyFull { ca: ca.to_owned() }))
         }
         (Some("verify-full"), Some("system")) => Err("sslrootcert must be a file".to_owned()),
         (Some("verify-full"), Some(root)) => Ok(Some(Tls::VerifyFull { ca: decoded(root)? })),
@@ -380,6 +389,22 @@ mod tests {
         assert_eq!(database.endpoint.host(), &Host::Name("db".to_owned()));
         assert_eq!((database.endpoint.port(), database.name.as_str()), (6432, "mine"));
         assert_eq!(database.endpoint.tls(), &Tls::VerifyFull { ca: "/etc/ca file.pem".into() });
+    }
+
+    #[test]
+    fn a_dsn_that_names_no_authorities_means_those_that_are_set_beside_it() {
+        let verified = |settings: &mut schema::Database| {
+            settings.url = Some("postgresql://db/mine?sslmode=verify-full".to_owned());
+        };
+
+        assert!(database(verified).unwrap_err().contains("database.ca"));
+        for (root, ca) in [("", "/ca.pem"), ("&sslrootcert=/own.pem", "/own.pem")] {
+            let database = database(|settings| {
+                settings.url = Some(format!("postgresql://db/mine?sslmode=verify-full{root}"));
+                settings.ca = Some("/ca.pem".into());
+            });
+            assert_eq!(database.unwrap().endpoint.tls(), &Tls::VerifyFull { ca: ca.into() });
+        }
     }
 
     #[test]

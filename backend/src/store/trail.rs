@@ -211,13 +211,7 @@ impl Store {
                 ],
             )
             .await?;
-        let head = rows.first().ok_or_else(|| mismatch("a page of the trail without a total"))?;
-        ensure_open(head)?;
-        let total = head.try_get("total")?;
-        // Where nothing is on the page, its one row has a total and nothing else.
-        let is_empty = head.try_get::<_, Option<i64>>("id")?.is_none();
-        let on_page = if is_empty { &[][..] } else { &rows };
-        Ok(TrailPage { rows: on_page.iter().map(TrailRow::read).collect::<Result<_, _>>()?, total })
+        TrailPage::read(&rows)
     }
 
     /// How many records there are of what happened `since`.
@@ -317,6 +311,18 @@ impl ToSql for Appended<'_> {
     }
 
     to_sql_checked!();
+}
+
+impl TrailPage {
+    fn read(rows: &[Row]) -> Result<Self, StoreError> {
+        let head = rows.first().ok_or_else(|| mismatch("a page of the trail without a total"))?;
+        ensure_open(head)?;
+        let total = head.try_get("total")?;
+        // Where nothing is on the page, its one row has a total and nothing else.
+        let is_empty = head.try_get::<_, Option<i64>>("id")?.is_none();
+        let on_page = if is_empty { &[][..] } else { rows };
+        Ok(Self { rows: on_page.iter().map(TrailRow::read).collect::<Result<_, _>>()?, total })
+    }
 }
 
 impl TrailRow {
@@ -573,6 +579,8 @@ mod tests {
         assert_eq!(count(TrailFilter { address_hash: hash, ..everything() }).await, (1, 1));
         assert_eq!(count(TrailFilter { username_hash: hash, ..everything() }).await, (0, 0));
         assert_eq!(count(TrailFilter { limit: 2, offset: 4, ..everything() }).await, (2, 7));
+        assert_eq!(count(TrailFilter { limit: 5, offset: 4, ..everything() }).await, (3, 7));
+        assert_eq!(count(TrailFilter { limit: 7, ..everything() }).await, (7, 7), "just full");
         assert_eq!(
             count(TrailFilter { offset: 7, ..everything() }).await,
             (0, 7),

@@ -92,7 +92,8 @@ pub struct Limits {
     pub identity: Quota,
     /// How often one client address may ask how the service is; nothing else is charged for it.
     pub health: Quota,
-    /// How often one client address may try a credential (log in, refresh, register).
+    /// How often one client address may try or make a credential: log in, refresh, register, change or
+    /// reset a password, make or renew an API key.
     pub credentials: Quota,
     /// How often one identity may read.
     pub read: Quota,

@@ -330,6 +330,6 @@ impl Fault {
     }
 }
 
-/// A head somewhat over its bound is refused in words by the checks that count it; one so many
-/// times over it is cut while it is read.
+/// A head somewhat over its bound is refused by the checks that count it, and its connection goes
+/// on; one so many times as large is refused, and the connection ended, before the rest is read.
 const LENIENCE: usize = 2;

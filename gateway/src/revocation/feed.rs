@@ -2,14 +2,17 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use memoric_contract::revocation::{FeedPage, Revocation};
 use tokio::time::sleep;
 
 use super::Revocations;
-use crate::backend::{BackendClient, BackendError};
+use crate::{
+    backend::{BackendClient, BackendError},
+    clock::now,
+};
 
 /// Follows the feed, and so knows when the list is complete.
 pub(crate) struct Feed {
@@ -76,10 +79,6 @@ impl Feed {
         sleep(pause).await;
         pause
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// How long the backend may wait for news. Two of them, and a second is not yet over.

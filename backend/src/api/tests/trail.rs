@@ -24,6 +24,7 @@ async fn every_filter_narrows() {
         ("username=carol&success=false", 1),
         ("hours=720&limit=1000&offset=2", 6),
         ("unknown=x", 6),
+        ("offset=10000", 6),
         ("severity=", 6),
         ("success=true&success=false", 3),
     ];
@@ -47,6 +48,8 @@ async fn a_filter_that_cannot_be_meant_is_named_and_not_repeated() {
         ("limit=99999999999999999999", "limit"),
         ("offset=-1", "offset"),
         ("offset=1.5", "offset"),
+        ("offset=10001", "offset"),
+        ("offset=9223372036854775807", "offset"),
         ("success=canary", "success"),
         ("ip_address=canary", "ip_address"),
         ("ip_address=203.0.113.0/24", "ip_address"),

@@ -244,3 +244,38 @@ pub(super) fn remove(folder: &Path, sequence: u64) -> io::Result<()> {
 
 /// For how long a disk that failed is left alone.
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    use super::*;
+    use crate::spool::{
+        log::{Log, LogSettings},
+        sync::Durability,
+        tests::report,
+    };
+
+    #[test]
+    fn what_was_half_written_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings =
+            LogSettings { bytes: 1 << 20, segment: 1 << 20, durability: Durability::Group };
+        let (log, _) = Log::open(folder.path(), settings).unwrap();
+        log.append(&report(0).frame()).unwrap();
+        // A file that holds a record and half of the next, and will not grow.
+        let file = File::from(memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap());
+        let mut state = log.shared.lock();
+        let whole = state.active.as_ref().unwrap().length;
+        file.set_len(whole + 10).unwrap();
+        fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        let file = Arc::new(file);
+        state.active.as_mut().unwrap().file = Arc::clone(&file);
+
+        let refused = state.append(&log.shared, &report(1).frame(), 1 << 20);
+        drop(state);
+
+        assert!(matches!(refused, Err(SpoolRefusal::Disk(_))), "{refused:?}");
+        assert_eq!(file.metadata().unwrap().len(), whole, "nobody takes it for a record");
+    }
+}
