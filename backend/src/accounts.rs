@@ -19,7 +19,10 @@ use crate::{
     config::FirstAdmin,
     passwords::{PasswordError, Passwords},
     people::{Email, FullName, Namespace, UserRef, Username},
-    store::{Account, AccountChange, ApiKeyRow, Changed, NewAccount, NewApiKey, Store, StoreError},
+    store::{
+        Account, AccountChange, ApiKeyRow, Changed, LinkOutcome, NewAccount, NewApiKey, Store,
+        StoreError,
+    },
 };
 
 /// What an account is to be like.
@@ -53,6 +56,10 @@ pub(crate) enum AccountError {
     EmailTaken,
     #[error("there is no such user")]
     NotFound,
+    #[error("the subject is linked to a user already")]
+    Linked,
+    #[error("the user has no such link")]
+    NotLinked,
     #[error("the database does not take this for the console")]
     NotAllowed,
     #[error("the user is not active, or has as many keys as there may be")]
@@ -152,6 +159,39 @@ pub(crate) async fn change(
         Changed::Absent => Err(AccountError::NotFound),
         Changed::Forbidden | Changed::LastAdmin => Err(AccountError::NotAllowed),
     }
+}
+
+/// Lets the subject of an issuer in as a user.
+pub(crate) async fn link(
+    store: &Store,
+    user: UserId,
+    at: (&str, &str),
+) -> Result<(), AccountError> {
+    let act = Administration::at_the_console(Operation::ChangeUser, user);
+    let entry = linked("link_user", user, at.0);
+    match store.link(&act, at, &entry).await? {
+        LinkOutcome::Done => Ok(()),
+        LinkOutcome::Absent => Err(AccountError::NotFound),
+        LinkOutcome::Taken => Err(AccountError::Linked),
+        LinkOutcome::Forbidden => Err(AccountError::NotAllowed),
+    }
+}
+
+/// Lets the subject of an issuer in no more, and ends what was begun as the user.
+pub(crate) async fn unlink(
+    store: &Store,
+    user: UserId,
+    at: (&str, &str),
+) -> Result<Revocation, AccountError> {
+    let act = Administration::at_the_console(Operation::ChangeUser, user);
+    let entry = linked("unlink_user", user, at.0);
+    store.unlink(&act, at, &entry).await?.ok_or(AccountError::NotLinked)
+}
+
+/// The subject is a person's, so the trail has the issuer alone.
+fn linked(command: &str, user: UserId, issuer: &str) -> Entry {
+    let record = recorded(command, EventType::UserUpdated, Action::Update, user).record;
+    Entry::impersonal(Record { metadata: Some(json!({ "issuer": issuer })), ..record })
 }
 
 /// Every account, as the operator at the console sees it, in the order of their ids.

@@ -91,6 +91,7 @@ impl Api {
             PresentedBy::AccessToken { sid, ctr, .. } => {
                 app.sessions.note_received(&app.store, *sid, *ctr).await;
             }
+            PresentedBy::ForeignToken { .. } => {}
             PresentedBy::ApiKey { id, .. } => {
                 app.api_keys.note_used(&app.store, id, SystemTime::now()).await;
             }
@@ -147,6 +148,7 @@ impl Api {
             InternalOperation::CheckLive => internal::check_live(app, call).await,
             InternalOperation::DeliverRecords => deliveries::take(app, call, body).await,
             InternalOperation::ResolveApiKey => internal::resolve_api_key(app, body).await,
+            InternalOperation::ResolveSubject => internal::resolve_subject(app, body).await,
         }
     }
 }

@@ -8,8 +8,8 @@ use std::{
 
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header::USER_AGENT, request::Parts};
 use memoric_contract::{
-    ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, CredentialKind, Demands, Identity,
-    InternalOperation, Network, Operation, RequestId, UserId, VerifiedAssertion,
+    ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, Demands, Identity, InternalOperation,
+    Network, Operation, RequestId, UserId, VerifiedAssertion,
     audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER, user_agent},
     revocation::{REVOKED_HEADER, Revocation},
 };
@@ -204,8 +204,7 @@ impl Call {
             Demands::Nothing | Demands::Refresh => Ok(()),
             Demands::Access => {
                 let identity = self.identity()?;
-                let takes = identity.presented.kind() == CredentialKind::AccessToken
-                    || operation.takes_api_keys();
+                let takes = operation.accepts(identity.presented.kind());
                 let may =
                     takes && operation.needs().is_none_or(|permission| identity.may(permission));
                 if may { Ok(()) } else { Err(ApiError::Forbidden) }

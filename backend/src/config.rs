@@ -102,7 +102,7 @@ impl Config {
             grace: settings.backend.grace.duration(),
             database: Database::new(&settings.database, environment)?,
             redis: Arc::new(Redis::new(&settings.redis, environment)?),
-            token_ring: TokenRing::new(&jwt_keys)?,
+            token_ring: TokenRing::new(&jwt_keys, memoric_config::legacy_until(&settings.auth)?)?,
             assertion_key: AssertionKey::check(&assertion_secret)?,
             check_key: check_key(environment)?,
             encryption_key: EncryptionKey::new(settings, environment)?,

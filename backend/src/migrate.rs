@@ -193,6 +193,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0017_accounts.sql", include_str!("../migrations/0017_accounts.sql")),
     ("0018_sessions_across.sql", include_str!("../migrations/0018_sessions_across.sql")),
     ("0019_feed.sql", include_str!("../migrations/0019_feed.sql")),
+    ("0020_foreign.sql", include_str!("../migrations/0020_foreign.sql")),
 ];
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ impl Presented {
         let text = credential(call.headers()).ok_or(ApiError::NotPresented)?;
         let roles = match &identity.presented {
             PresentedBy::AccessToken { .. } => by_token(app, text, identity).await?,
+            PresentedBy::ForeignToken { .. } => return Err(ApiError::NotPresented),
             PresentedBy::ApiKey { id, .. } => by_key(app, text, id, identity).await?,
         };
         let needs = |operation: Operation| operation.needs().or(operation.needs_for_another());

@@ -6,6 +6,7 @@ pub(crate) mod context;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod keys;
+mod links;
 mod memories;
 pub(crate) mod pool;
 mod revocations;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     api_keys::{ApiKeyRow, NewApiKey},
     context::Context,
     keys::WrappedKey,
+    links::LinkOutcome,
     memories::{AtMost, MemoryRow, NewMemoryRow},
     pool::{Pools, StoreError},
     sessions::{NewSession, Refreshed, SessionRow},

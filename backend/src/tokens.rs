@@ -27,6 +27,8 @@ pub(crate) struct Tokens {
 pub(crate) struct TokenRing {
     signer: TokenSigner,
     keys: TokenKeys,
+    /// Until when tokens of the Python server are taken, in epoch seconds.
+    legacy_until: Option<u64>,
 }
 
 /// For whom a token is, and what it says of them.
@@ -63,6 +65,11 @@ impl Tokens {
         claims.identity().ok_or(TokenError::Malformed("its subject is no user"))
     }
 
+    /// Whether tokens of the Python server are taken as of `now`.
+    pub(crate) fn takes_legacy(&self, now: SystemTime) -> bool {
+        self.ring.load().legacy_until.is_some_and(|until| seconds(now) < until)
+    }
+
     /// How long a token lives.
     pub(crate) fn ttl(&self) -> Duration {
         self.ttl
@@ -95,12 +102,16 @@ impl Tokens {
 
 impl TokenRing {
     /// The keys that the settings name.
-    pub(crate) fn new(keys: &JwtKeys) -> Result<Self, Invalid> {
+    pub(crate) fn new(keys: &JwtKeys, legacy_until: Option<u64>) -> Result<Self, Invalid> {
         // The pair of a key that does not sign yet is tried as well: better now than at its promotion.
         for key in keys.iter().filter(|key| has_private(key)) {
             signer(key)?;
         }
-        Ok(Self { signer: signer(keys.signer())?, keys: keys.iter().map(token_key).collect() })
+        Ok(Self {
+            signer: signer(keys.signer())?,
+            keys: keys.iter().map(token_key).collect(),
+            legacy_until,
+        })
     }
 
     /// What is believed, the key that signs before the others.
@@ -111,7 +122,8 @@ impl TokenRing {
     /// One secret that signs and verifies.
     #[cfg(test)]
     pub(crate) fn hs256(secret: &[u8]) -> Self {
-        Self { signer: TokenSigner::hs256(secret), keys: TokenKeys::hs256(secret) }
+        let (signer, keys) = (TokenSigner::hs256(secret), TokenKeys::hs256(secret));
+        Self { signer, keys, legacy_until: None }
     }
 }
 

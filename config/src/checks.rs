@@ -16,6 +16,7 @@ pub(crate) fn ensure_possible(settings: &Settings) -> Result<(), Invalid> {
     isolation(settings)?;
     within("auth.access_token_ttl", settings.auth.access_token_ttl, 60..=86_400)?;
     jwt::ensure_possible(&settings.auth.jwt)?;
+    crate::issuers::ensure_possible(&settings.auth)?;
     within("auth.session_idle", settings.auth.session_idle, 3_600..=7_776_000)?;
     within("auth.session_life", settings.auth.session_life, 3_600..=7_776_000)?;
     within("auth.password_min_length", settings.auth.password_min_length, 8..=64)?;

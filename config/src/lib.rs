@@ -9,6 +9,7 @@ mod checks;
 pub mod command;
 mod environment;
 mod error;
+mod issuers;
 pub mod jwt;
 mod load;
 pub mod log;
@@ -28,6 +29,7 @@ pub use secrecy::{ExposeSecret, SecretBox as Secret, SecretString};
 pub use self::{
     environment::Environment,
     error::{ConfigError, Invalid},
+    issuers::legacy_until,
     load::{Loaded, load, load_traced},
     origin::{Origin, Origins},
     report::report,

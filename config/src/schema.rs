@@ -8,6 +8,7 @@ mod cors;
 mod database;
 mod encryption;
 mod gateway;
+mod issuer;
 mod observability;
 mod privacy;
 mod redis;
@@ -27,6 +28,7 @@ pub use self::{
     gateway::{
         Bounds, Connections, Gateway, InFlight, Limits, Quota, Timeouts, Tls, TrustedHeader,
     },
+    issuer::Issuer,
     observability::{Level, Logging, Metrics, Observability},
     privacy::Privacy,
     redis::Redis,

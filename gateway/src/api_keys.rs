@@ -1,7 +1,7 @@
 //! From a presented API key to a known identity: refused at sight, or asked about once and
 //! remembered for a while.
 
-mod lookups;
+pub(crate) mod lookups;
 
 use std::{
     net::IpAddr,

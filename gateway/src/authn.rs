@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use memoric_contract::{
     Identity,
-    token::{Claims, TokenError, TokenKeys},
+    token::{Claims, TokenError, TokenKeys, foreign::Foreign},
 };
 use quick_cache::sync::Cache;
 use serde_json::Value;
@@ -33,19 +33,34 @@ pub(crate) struct Authenticator {
 /// by a key that is retired is not remembered past it.
 struct Ring {
     keys: TokenKeys,
+    /// Until when tokens of the Python server are taken, in epoch seconds.
+    legacy_until: Option<u64>,
     /// Tokens that were verified, by the SHA-256 of all their bytes. Whether they still live is
     /// asked at every use, here (expiry) and behind here (revocation).
     verified: Cache<[u8; 32], Arc<Identity>>,
 }
 
 impl Authenticator {
-    pub(crate) fn new(keys: TokenKeys) -> Self {
-        Self { ring: ArcSwap::from_pointee(Ring::new(keys)) }
+    pub(crate) fn new(keys: TokenKeys, legacy_until: Option<u64>) -> Self {
+        Self { ring: ArcSwap::from_pointee(Ring::new(keys, legacy_until)) }
     }
 
     /// Believes by `keys` from now on, and by no others.
-    pub(crate) fn replace_keys(&self, keys: TokenKeys) {
-        self.ring.store(Arc::new(Ring::new(keys)));
+    pub(crate) fn replace_keys(&self, keys: TokenKeys, legacy_until: Option<u64>) {
+        self.ring.store(Arc::new(Ring::new(keys, legacy_until)));
+    }
+
+    /// Whether tokens of the Python server are taken at `now` (epoch seconds).
+    pub(crate) fn takes_legacy(&self, now: u64) -> bool {
+        self.ring.load().legacy_until.is_some_and(|until| now < until)
+    }
+
+    /// Believes `token` only if it is one of the Python server's, and those are taken at `now`.
+    pub(crate) fn verify_legacy(&self, token: &str, now: u64) -> Result<Foreign, Disbelief> {
+        if !self.takes_legacy(now) {
+            return Err(Disbelief::Never(Rejection::BadCredential("it names no issuer")));
+        }
+        Ok(self.ring.load().keys.verify_legacy(token, now)?)
     }
 
     /// The public keys, for whoever wants to verify our tokens.
@@ -67,8 +82,8 @@ impl Authenticator {
 }
 
 impl Ring {
-    fn new(keys: TokenKeys) -> Self {
-        Self { keys, verified: Cache::new(REMEMBERED) }
+    fn new(keys: TokenKeys, legacy_until: Option<u64>) -> Self {
+        Self { keys, legacy_until, verified: Cache::new(REMEMBERED) }
     }
 }
 
@@ -79,6 +94,7 @@ impl From<TokenError> for Disbelief {
             TokenError::UnknownKey => "it names a key that is not ours",
             TokenError::Forged => "it has a bad signature",
             TokenError::Early => "it is from the future",
+            TokenError::Ended => return Self::Never(Rejection::TokenExpired),
             TokenError::Expired(claims) => {
                 return identity_of(&claims)
                     .map_or_else(Self::from, |identity| Self::Ended(Arc::new(identity)));
@@ -126,12 +142,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_token_that_was_verified_once_ends_all_the_same() {
-        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET));
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
         let token = token(3);
 
         assert_eq!(authenticator.verify(&token, NOW).unwrap().user.0, 3);
         assert_eq!(authenticator.verify(&token, NOW + 3599).unwrap().user.0, 3, "from memory");
-        for authenticator in [authenticator, Authenticator::new(TokenKeys::hs256(SECRET))] {
+        for authenticator in [authenticator, Authenticator::new(TokenKeys::hs256(SECRET), None)] {
             let refused = authenticator.verify(&token, NOW + 3600);
             assert!(
                 matches!(refused, Err(Disbelief::Ended(identity)) if identity.user.0 == 3),
@@ -142,7 +158,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_a_retired_key_signed_is_forgotten_with_it() {
-        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET));
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
         let token = token(3);
         authenticator.verify(&token, NOW).unwrap();
 
@@ -156,7 +172,7 @@ pub(crate) mod tests {
 
     #[test]
     fn remembering_one_token_makes_no_other_good() {
-        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET));
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
         let token = token(3);
         authenticator.verify(&token, NOW).unwrap();
 

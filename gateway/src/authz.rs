@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memoric_contract::{Caller, CredentialKind, Demands, Identity, Operation, UserId};
+use memoric_contract::{Caller, Demands, Identity, Operation, UserId};
 
 use crate::{rejection::Rejection, target::Target};
 
@@ -31,8 +31,7 @@ pub(crate) fn authorize(
             }
         };
     };
-    let is_by_key = identity.presented.kind() == CredentialKind::ApiKey;
-    if is_by_key && !operation.takes_api_keys() {
+    if !operation.accepts(identity.presented.kind()) {
         return Err(Rejection::UnfitCredential);
     }
     let is_allowed = operation.needs().is_none_or(|needed| identity.may(needed));

@@ -14,7 +14,10 @@ use http::{Request, StatusCode, header::HOST};
 use http_body_util::Full;
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, InternalOperation, RequestId,
-    api_key::Verdict, revocation::FeedPage, spool::Answer,
+    api_key::Verdict,
+    revocation::FeedPage,
+    spool::Answer,
+    token::foreign::{Linked, Subject},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -103,6 +106,17 @@ impl BackendClient {
         let body = Bytes::copy_from_slice(text.as_bytes());
         let operation = InternalOperation::ResolveApiKey;
         let request = self.question(operation, "", &Caller::Anonymous, body)?;
+        accepted(self.ask_aside(request).await?)
+    }
+
+    /// Which user the subject of a foreign token is. `None`: nobody who may come in by one.
+    pub(crate) async fn resolve_subject(
+        &self,
+        subject: &Subject,
+    ) -> Result<Option<Linked>, BackendError> {
+        let body = serde_json::to_vec(subject).map_err(|_| BackendError::Unusable)?;
+        let operation = InternalOperation::ResolveSubject;
+        let request = self.question(operation, "", &Caller::Anonymous, body.into())?;
         accepted(self.ask_aside(request).await?)
     }
 

@@ -1,6 +1,7 @@
 //! Settings that have been checked and are ready to use.
 
 mod channel;
+mod issuer;
 mod proxies;
 
 use std::{
@@ -22,7 +23,11 @@ use memoric_config::{
 };
 use memoric_contract::token::{TokenKey, TokenKeys};
 
-pub(crate) use self::{channel::Channel, proxies::TrustedProxies};
+pub(crate) use self::{
+    channel::Channel,
+    issuer::{Issuer, Place},
+    proxies::TrustedProxies,
+};
 use crate::{
     names::Names,
     spool::{Durability, Rate, SpoolSettings, StrangersRate},
@@ -64,6 +69,10 @@ pub struct Config {
     pub(crate) spool: SpoolSettings,
     /// What access tokens are believed by.
     pub(crate) token_keys: TokenKeys,
+    /// Until when tokens of the Python server are taken, in epoch seconds.
+    pub(crate) legacy_until: Option<u64>,
+    /// Who else is believed about who somebody is.
+    pub(crate) issuers: Vec<Issuer>,
     /// What our word to the backend is signed with.
     pub(crate) assertion_key: AssertionKey,
     /// Tells API keys of ours from guesses.
@@ -174,6 +183,8 @@ impl Config {
             cors: CorsPolicy::try_from(&settings.cors)?,
             spool: SpoolSettings::try_from(&settings.audit)?,
             token_keys,
+            legacy_until: memoric_config::legacy_until(&settings.auth)?,
+            issuers: issuer::checked(&settings.auth.issuers)?,
             assertion_key,
             check_key,
             redis: Arc::new(Redis::new(&settings.redis, environment)?),

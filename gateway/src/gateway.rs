@@ -104,7 +104,8 @@ impl Gateway {
         let journal = Journal::open(&config, Arc::clone(&link), &metrics)?;
         let exchanges =
             Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal)).map_err(StartError::Log)?;
-        let authenticator = Arc::new(Authenticator::new(config.token_keys.clone()));
+        let authenticator =
+            Arc::new(Authenticator::new(config.token_keys.clone(), config.legacy_until));
         let proxy = Proxy::new(
             &config,
             Arc::clone(&authenticator),
@@ -172,7 +173,7 @@ impl Reins {
     /// it was.
     pub fn take_up(&self, config: Config) {
         tracing::info!(keys = ?config.token_keys, "the keys of access tokens are in force");
-        self.authenticator.replace_keys(config.token_keys);
+        self.authenticator.replace_keys(config.token_keys, config.legacy_until);
     }
 }
 

@@ -21,6 +21,7 @@ mod forward;
 mod framing;
 mod gateway;
 mod health;
+mod issuers;
 mod journal;
 mod limits;
 mod link;

@@ -31,6 +31,12 @@ pub(crate) struct Metrics {
     pub(crate) redis_up: IntGauge,
     /// Whether the backend answers.
     pub(crate) backend_up: IntGauge,
+    /// Whether the keys of an issuer were there when they were last asked for, by issuer.
+    pub(crate) issuer_up: IntGaugeVec,
+    /// When the keys of an issuer were last had, by issuer.
+    pub(crate) issuer_keys_at: IntGaugeVec,
+    /// How often the keys of an issuer were asked for, by issuer and outcome.
+    pub(crate) issuer_fetches: IntCounterVec,
     /// Lines of the access log that nobody read.
     pub(crate) lost_lines: IntCounter,
     requests: IntCounterVec,
@@ -89,6 +95,31 @@ impl Metrics {
                 "memoric_gateway_unparsed_total",
                 "What was sent and never became a request.",
                 &["protocol", "reason"],
+            )?,
+            issuer_up: enlist(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "memoric_gateway_issuer_up",
+                        "Whether an issuer's keys were there when they were last asked for.",
+                    ),
+                    &["issuer"],
+                ),
+            )?,
+            issuer_keys_at: enlist(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "memoric_gateway_issuer_keys_fetched_timestamp_seconds",
+                        "When an issuer's keys were last had.",
+                    ),
+                    &["issuer"],
+                ),
+            )?,
+            issuer_fetches: counter(
+                "memoric_gateway_issuer_fetches_total",
+                "How often an issuer's keys were asked for.",
+                &["issuer", "outcome"],
             )?,
             lost_lines: enlist(
                 &registry,

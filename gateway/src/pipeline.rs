@@ -18,6 +18,7 @@ use crate::{
     credential::Credential,
     exchange::Exchange,
     framing,
+    issuers::Issuers,
     journal::Journal,
     limits::{Budget, Limits},
     names::Names,
@@ -37,6 +38,7 @@ pub(crate) struct Pipeline {
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) authenticator: Arc<Authenticator>,
+    issuers: Issuers,
     api_keys: ApiKeys,
     journal: Arc<Journal>,
     bounds: Bounds,
@@ -61,11 +63,13 @@ impl Pipeline {
         authenticator: Arc<Authenticator>,
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
+        issuers: Issuers,
         api_keys: ApiKeys,
         journal: Arc<Journal>,
     ) -> Self {
         Self {
             journal,
+            issuers,
             api_keys,
             cors: Cors::new(config.cors.clone(), config.names.clone()),
             names: config.names.clone(),
@@ -137,7 +141,10 @@ impl Pipeline {
         exchange: &mut Exchange,
     ) -> Result<Option<Arc<Identity>>, Rejection> {
         let verified = match Credential::read(request.headers(), operation.demands())? {
-            Credential::AccessToken(token) => self.authenticator.verify(token, now()),
+            Credential::AccessToken(token) => match self.issuers.minter_of(token, now()) {
+                None => self.authenticator.verify(token, now()),
+                Some(minter) => self.issuers.verify(token, minter, (request.client, now())).await,
+            },
             Credential::ApiKey(key) => self.api_keys.verify(key, request.client, now()).await,
             Credential::Nothing | Credential::RefreshToken => return Ok(None),
         };

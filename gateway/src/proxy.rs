@@ -26,6 +26,7 @@ use crate::{
     forward::{Forward, fault},
     gateway::Background,
     health::{Features, Health},
+    issuers::Issuers,
     journal::Aside,
     limits::Limits,
     link::Link,
@@ -58,6 +59,7 @@ impl Proxy {
         background: &Background,
     ) -> Self {
         let metrics = Arc::clone(exchanges.metrics());
+        let metrics_of_issuers = Arc::clone(&metrics);
         let key = AssertionKey::new(*config.assertion_key.expose());
         let backend = Arc::new(BackendClient::new(Arc::clone(&link), key.clone()));
         let lookup = match config.revocation_check {
@@ -75,6 +77,13 @@ impl Proxy {
             Health::new(Arc::clone(&backend), redis, Arc::clone(&journal), metrics, features);
         let health = Arc::new(health);
 
+        let issuers = Issuers::new(
+            &config.issuers,
+            Arc::clone(&authenticator),
+            Arc::clone(&backend),
+            (Arc::clone(&revocations), &metrics_of_issuers),
+        );
+        issuers.follow(background);
         let check = CheckKey::new(*config.check_key.expose());
         let api_keys = ApiKeys::new(check, Arc::clone(&backend), Arc::clone(&revocations));
         background.spawn(Feed { revocations: Arc::clone(&revocations), backend }.run());
@@ -85,7 +94,15 @@ impl Proxy {
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
         Self {
-            pipeline: Pipeline::new(config, authenticator, limits, revocations, api_keys, journal),
+            pipeline: Pipeline::new(
+                config,
+                authenticator,
+                limits,
+                revocations,
+                issuers,
+                api_keys,
+                journal,
+            ),
             forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,
@@ -373,7 +390,7 @@ mod tests {
         let journal = journal(&metrics);
         let config = Config::new(&Settings::default(), &environment()).unwrap();
         let link = Arc::new(Link::open(&config.backend).unwrap());
-        let authenticator = Arc::new(Authenticator::new(config.token_keys.clone()));
+        let authenticator = Arc::new(Authenticator::new(config.token_keys.clone(), None));
         Proxy::new(
             &config,
             authenticator,

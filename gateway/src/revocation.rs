@@ -133,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn a_remembered_token_is_refused_at_once_when_it_is_revoked() {
         let revocations = revocations();
-        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET));
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
         let token = token(3);
         revocations.confirm(Instant::now());
         let identity = authenticator.verify(&token, NOW).unwrap();
@@ -149,7 +149,8 @@ mod tests {
 
     #[tokio::test]
     async fn not_knowing_counts_as_revoked() {
-        let identity = Authenticator::new(TokenKeys::hs256(SECRET)).verify(&token(3), NOW).unwrap();
+        let identity =
+            Authenticator::new(TokenKeys::hs256(SECRET), None).verify(&token(3), NOW).unwrap();
 
         let refused = revocations().ensure_live(&identity).await;
 

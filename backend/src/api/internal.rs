@@ -1,9 +1,13 @@
 //! What the gateway asks on its own behalf.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::{body::Body, http::StatusCode};
-use memoric_contract::{PresentedBy, api_key::Verdict};
+use memoric_contract::{
+    PresentedBy,
+    api_key::Verdict,
+    token::foreign::{Linked, Subject, is_subject, without_admin},
+};
 use serde_json::json;
 
 use super::{Answer, body, json, query::Asked};
@@ -48,6 +52,9 @@ pub(super) async fn check_live(app: &App, call: &Call) -> Answer {
         PresentedBy::AccessToken { jti, sid, generation, .. } => {
             app.store.is_live(identity.user, *jti, *sid, *generation).await?
         }
+        PresentedBy::ForeignToken { id, .. } => {
+            app.store.is_foreign_live(identity.user, *id).await?
+        }
         PresentedBy::ApiKey { id, .. } => app.store.is_key_live(identity.user, id).await?,
     };
     Ok(json(StatusCode::OK, &json!({ "live": live })))
@@ -68,8 +75,27 @@ pub(super) async fn resolve_api_key(app: &App, body: Body) -> Answer {
     Ok(json(StatusCode::OK, &verdict))
 }
 
+/// Which user the subject of a foreign token is, and never an admin. The gateway has verified the token.
+pub(super) async fn resolve_subject(app: &App, body: Body) -> Answer {
+    let text = body::whole(body, LONGEST_SUBJECT).await?;
+    let subject: Option<Subject> = serde_json::from_slice(&text).ok();
+    let believed = |subject: &Subject| {
+        is_subject(&subject.subject)
+            && (subject.issuer.is_some() || app.tokens.takes_legacy(SystemTime::now()))
+    };
+    let linked = match subject.filter(believed) {
+        Some(subject) => app.store.resolve_subject(&subject).await?,
+        None => None,
+    };
+    let linked = linked.map(|linked| Linked { roles: without_admin(linked.roles), ..linked });
+    Ok(json(StatusCode::OK, &linked))
+}
+
 /// Bytes of an API key, and more than it has.
 const LONGEST_KEY: usize = 128;
+
+/// Bytes of an issuer and a subject, with every character escaped.
+const LONGEST_SUBJECT: usize = 8 * 1024;
 
 /// Bytes of a cursor: two snapshots of the database, and more numbers.
 const LONGEST_CURSOR: usize = 24 * 1024;

@@ -73,6 +73,10 @@ pub(super) enum Command {
         #[command(flatten)]
         namespace: NamespaceName,
     },
+    /// Lets whom another issuer calls SUBJECT in as a user.
+    Link(Link),
+    /// Lets them in no more, and ends the user's sessions.
+    Unlink(Link),
     /// Ends a user's sessions, and shows a token by which they choose another password within an hour.
     ResetPassword {
         #[command(flatten)]
@@ -103,6 +107,18 @@ pub(super) struct Who {
     /// A user name, or an id if it is all digits.
     #[arg(long = "user", value_name = "NAME|ID")]
     user: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Link {
+    #[command(flatten)]
+    who: Who,
+    /// One of `auth.issuers`, exactly as it is there.
+    #[arg(long)]
+    issuer: String,
+    /// What the issuer calls them in `sub`.
+    #[arg(long, value_parser = subject)]
+    subject: String,
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +168,8 @@ pub(super) fn run(console: &Console, command: Command) -> Result<(), Failure> {
             Command::Deactivate { who } => desk.deactivate(&who).await,
             Command::Activate { who } => desk.activate(&who).await,
             Command::SetNamespace { who, namespace } => desk.set_namespace(&who, &namespace).await,
+            Command::Link(link) => desk.link(console, &link).await,
+            Command::Unlink(link) => desk.unlink(&link).await,
             Command::ResetPassword { who } => desk.reset_password(console, &who).await,
         }
     })
@@ -294,6 +312,27 @@ impl Desk {
         Ok(())
     }
 
+    async fn link(&self, console: &Console, link: &Link) -> Result<(), Failure> {
+        let Link { who, issuer, subject } = link;
+        let known = &console.loaded.settings.auth.issuers;
+        if !known.iter().any(|known| known.issuer == *issuer) {
+            return Err("the issuer is none of auth.issuers".into());
+        }
+        let account = self.find(who).await?;
+        accounts::link(&self.store, account.id, (issuer, subject)).await?;
+        say!("{subject} of {issuer} is {}", account.username);
+        Ok(())
+    }
+
+    async fn unlink(&self, link: &Link) -> Result<(), Failure> {
+        let Link { who, issuer, subject } = link;
+        let account = self.find(who).await?;
+        let ended = accounts::unlink(&self.store, account.id, (issuer, subject)).await?;
+        self.courier.carry(&[ended]).await;
+        say!("{subject} of {issuer} is {} no more; their sessions have ended", account.username);
+        Ok(())
+    }
+
     /// Changes the account of `who`, and tells the gateways what has ended by it.
     async fn change(
         &self,
@@ -319,6 +358,15 @@ impl Desk {
     pub(super) async fn find(&self, who: &Who) -> Result<Account, Failure> {
         let who = UserRef::parse(&who.user).map_err(AccountError::from)?;
         Ok(accounts::find(&self.store, &who).await?)
+    }
+}
+
+fn subject(text: &str) -> Result<String, &'static str> {
+    let is_one = memoric_contract::token::foreign::is_subject(text);
+    if is_one {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 255 bytes without control characters")
     }
 }
 

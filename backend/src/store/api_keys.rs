@@ -231,18 +231,22 @@ impl ApiKeyRow {
 }
 
 fn standing(row: &Row) -> Result<Standing, StoreError> {
-    let roles: Vec<String> = row.try_get("roles")?;
-    let roles: Option<Roles> = roles.iter().map(|name| Role::named(name)).collect();
     let expires_at: OffsetDateTime = row.try_get("expires_at")?;
     Ok(Standing {
         user: UserId(row.try_get("user_id")?),
-        roles: roles.ok_or_else(|| mismatch("a role that is none"))?,
+        roles: roles_in(row)?,
         namespace: row.try_get("namespace")?,
         generation: fitting(row.try_get::<_, i64>("generation")?)?,
         scopes: scopes_in(row)?.bits(),
         expires_at: fitting(expires_at.unix_timestamp())?,
         allowed_addresses: row.try_get("allowed_addresses")?,
     })
+}
+
+pub(super) fn roles_in(row: &Row) -> Result<Roles, StoreError> {
+    let names: Vec<String> = row.try_get("roles")?;
+    let roles: Option<Roles> = names.iter().map(|name| Role::named(name)).collect();
+    roles.ok_or_else(|| mismatch("a role that is none"))
 }
 
 fn scopes_in(row: &Row) -> Result<Permissions, StoreError> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Issuer;
+
 /// How people prove who they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -12,6 +14,10 @@ pub struct Auth {
     pub access_token_ttl: u64,
     /// The keys of access tokens.
     pub jwt: Jwt,
+    /// Until which day tokens of the Python server are taken, as `2027-01-31`; `None`: never.
+    pub legacy_tokens: Option<String>,
+    /// Who else may say who somebody is.
+    pub issuers: Vec<Issuer>,
     /// Seconds after which a session that is not refreshed ends, 3600 to 7776000.
     pub session_idle: u64,
     /// Seconds after which a session ends however often it is refreshed, 3600 to 7776000.
@@ -101,6 +107,8 @@ impl Default for Auth {
         Self {
             access_token_ttl: 3600,
             jwt: Jwt::default(),
+            legacy_tokens: None,
+            issuers: Vec::new(),
             session_idle: 7 * 24 * 3600,
             session_life: 30 * 24 * 3600,
             registration: Registration::Closed,

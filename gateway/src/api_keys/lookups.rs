@@ -1,4 +1,4 @@
-//! How many look-ups of API keys may fail, from one network and from all.
+//! How many look-ups of credentials may fail, from one network and from all.
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,7 @@ use crate::{limits::Budget, rejection::Rejection};
 
 /// Failures of the last minute. A key that fails had a good check MAC, so it was revoked, has expired,
 /// or is a guess by who has the check key: in each case asking again and again helps nobody.
-pub(super) struct Lookups {
+pub(crate) struct Lookups {
     networks: Cache<Network, Window>,
     all: Mutex<Window>,
 }
@@ -26,13 +26,13 @@ struct Window {
 }
 
 impl Lookups {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         let networks = Cache::new(NETWORKS);
         Self { networks, all: Mutex::new(Window { began: now, failures: 0 }) }
     }
 
     /// Rejects a look-up where too many have failed.
-    pub(super) fn ensure_allowed(
+    pub(crate) fn ensure_allowed(
         &self,
         client: Option<IpAddr>,
         now: Instant,
@@ -43,7 +43,7 @@ impl Lookups {
     }
 
     /// Takes note of a look-up that failed.
-    pub(super) fn failed(&self, client: Option<IpAddr>, now: Instant) {
+    pub(crate) fn failed(&self, client: Option<IpAddr>, now: Instant) {
         if let Some(network) = client.map(Network::of) {
             let window = self.networks.get(&network).unwrap_or(Window { began: now, failures: 0 });
             self.networks.insert(network, window.after_another(now));

@@ -43,6 +43,7 @@ impl List {
                         .get(&identity.user)
                         .is_some_and(|(lowest, _)| generation < lowest)
             }
+            PresentedBy::ForeignToken { id, .. } => entries.tokens.contains_key(id),
             PresentedBy::ApiKey { id, .. } => entries.keys.contains_key(id),
         }
     }
@@ -51,6 +52,7 @@ impl List {
     pub(super) fn is_current(&self, identity: &Identity) -> bool {
         let generation = match identity.presented {
             PresentedBy::AccessToken { generation, .. }
+            | PresentedBy::ForeignToken { generation, .. }
             | PresentedBy::ApiKey { generation, .. } => generation,
         };
         let entries = self.read();

@@ -55,6 +55,7 @@ fn ends(identity: &Identity) -> Vec<Revocation> {
         PresentedBy::AccessToken { jti, sid, generation, .. } => {
             vec![Revoked::Token(*jti), Revoked::Session(*sid), Revoked::Before(*generation)]
         }
+        PresentedBy::ForeignToken { id, .. } => vec![Revoked::Token(*id)],
         PresentedBy::ApiKey { id, .. } => vec![Revoked::Key(id.clone())],
     };
     let user = identity.user;

@@ -366,7 +366,7 @@ fn payload(frame: &[u8]) -> &[u8] {
 fn session(identity: &Identity) -> Uuid {
     match &identity.presented {
         PresentedBy::AccessToken { sid, .. } => *sid,
-        PresentedBy::ApiKey { .. } => panic!("a key"),
+        PresentedBy::ForeignToken { .. } | PresentedBy::ApiKey { .. } => panic!("another"),
     }
 }
 

@@ -1,0 +1,96 @@
+//! Whom the tokens of other issuers speak of.
+
+use memoric_contract::{
+    UserId,
+    revocation::Revocation,
+    token::foreign::{Linked, Subject},
+};
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError, api_keys::roles_in, first, fitting, mismatch, sole, trail::Appended,
+    users::ended_by,
+};
+use crate::{administration::Administration, audit::Entry};
+
+/// What came of a link.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LinkOutcome {
+    Done,
+    Forbidden,
+    Absent,
+    Taken,
+}
+
+impl Store {
+    /// Which active user a subject is.
+    pub(crate) async fn resolve_subject(
+        &self,
+        subject: &Subject,
+    ) -> Result<Option<Linked>, StoreError> {
+        const SQL: &str = "\
+            SELECT user_id, roles, namespace, generation FROM credentials.resolve_subject($1, $2)";
+        let rows = self.pools.auth.call(SQL, &[&subject.issuer, &subject.subject]).await?;
+        let linked = |row: tokio_postgres::Row| -> Result<Linked, StoreError> {
+            Ok(Linked {
+                user: UserId(row.try_get("user_id")?),
+                roles: roles_in(&row)?,
+                namespace: row.try_get("namespace")?,
+                generation: fitting(row.try_get::<_, i64>("generation")?)?,
+            })
+        };
+        first(rows).map(linked).transpose()
+    }
+
+    /// Whether a foreign token of `user`'s may be used.
+    pub(crate) async fn is_foreign_live(
+        &self,
+        user: UserId,
+        token: Uuid,
+    ) -> Result<bool, StoreError> {
+        const SQL: &str = "SELECT credentials.is_foreign_live($1, $2)";
+        Ok(sole(self.pools.auth.call(SQL, &[&user.0, &token]).await?)?.try_get(0)?)
+    }
+
+    /// Lets a subject in as the user whom the act is about. `entry` says so.
+    pub(crate) async fn link(
+        &self,
+        act: &Administration,
+        (issuer, subject): (&str, &str),
+        entry: &Entry,
+    ) -> Result<LinkOutcome, StoreError> {
+        const SQL: &str = "SELECT credentials.link($1, $2, $3, $4, $5)";
+        let (target, record) = (act.target(), Appended::new(entry));
+        let scoped = self.pools.admin.scoped(act.context());
+        let rows = scoped.write(SQL, &[&target.0, &issuer, &subject, &record]).await?;
+        match sole(rows)?.try_get(0)? {
+            "done" => {
+                entry.note_written();
+                Ok(LinkOutcome::Done)
+            }
+            "forbidden" => Ok(LinkOutcome::Forbidden),
+            "absent" => Ok(LinkOutcome::Absent),
+            "taken" => Ok(LinkOutcome::Taken),
+            _ => Err(mismatch("an outcome that is none")),
+        }
+    }
+
+    /// Lets a subject in no more, and ends what was begun as the user. `None`: there was no such link.
+    pub(crate) async fn unlink(
+        &self,
+        act: &Administration,
+        (issuer, subject): (&str, &str),
+        entry: &Entry,
+    ) -> Result<Option<Revocation>, StoreError> {
+        const SQL: &str =
+            "SELECT generation, expires_at FROM credentials.unlink($1, $2, $3, $4, $5)";
+        let (target, record) = (act.target(), Appended::new(entry));
+        let scoped = self.pools.admin.scoped(act.context());
+        let rows = scoped.write(SQL, &[&target.0, &issuer, &subject, &record]).await?;
+        let ended = first(rows).map(|row| ended_by(target, &row)).transpose()?;
+        if ended.is_some() {
+            entry.note_written();
+        }
+        Ok(ended)
+    }
+}
