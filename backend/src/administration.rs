@@ -1,6 +1,6 @@
 //! An admin's work on accounts, for as long as they are one.
 
-use memoric_contract::{Operation, Permission, Role, UserId};
+use memoric_contract::{Operation, Role, UserId};
 
 use crate::{
     caller::Call,
@@ -20,7 +20,8 @@ impl Administration {
     /// Begins an act of who asks, an admin by the gateway's word. `None`: on no account in particular.
     pub(crate) fn of(call: &Call, target: Option<UserId>) -> Result<Self, ApiError> {
         let identity = call.identity()?;
-        if !identity.may(Permission::ManageUsers) {
+        let needed = call.operation().and_then(Operation::needs);
+        if !needed.is_some_and(|needed| identity.may(needed)) {
             return Err(ApiError::Forbidden);
         }
         let context = Context {

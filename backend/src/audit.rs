@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use memoric_contract::{
     CredentialKind, Identity, RequestId, UserId,
-    audit::{Emitter, EventType, Personal, Record, Severity, safe_text},
+    audit::{Emitter, EventType, LONGEST_NAME, Personal, Record, Severity, safe_text},
     spool::Poisoned,
 };
 use serde::{Deserialize, Serialize};
@@ -148,7 +148,7 @@ impl Scribe {
         Ok(Entry { username_hash, ..self.sealed(record, personal, received).await? })
     }
 
-    /// An error that stands for what ought to have been a record, with its bytes sealed.
+    /// An error that stands for what ought to have been a record, with its bytes sealed if there is a key for it.
     pub(crate) async fn poisoned(
         &self,
         poisoned: &Poisoned,
@@ -168,7 +168,14 @@ impl Scribe {
         };
         let poison = Some(BASE64_STANDARD.encode(&poisoned.bytes));
         let payload = Payload { poison, ..Payload::default() };
-        let personal = self.seal(&record, &payload, strangers_of(received)).await?;
+        let personal = match self.seal(&record, &payload, strangers_of(received)).await {
+            // Nobody else takes it: refused, it would come again for ever and hold back what is behind it.
+            Err(VaultError::Closed(error)) => {
+                tracing::error!(%error, "what is no record is not kept: the key of this month's strangers is spoilt");
+                None
+            }
+            sealed => sealed?,
+        };
         Ok(Entry { personal, ..Entry::impersonal(record) })
     }
 
@@ -309,12 +316,17 @@ impl Entry {
     pub(crate) fn note_written(&self) {
         // The others stand beside the record of the request.
         if self.record.number == 0 {
-            self.recorded.0.store(true, Ordering::Release);
+            self.recorded.note();
         }
     }
 }
 
 impl Recorded {
+    /// It has.
+    pub(crate) fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
     /// Whether it has.
     pub(crate) fn is_there(&self) -> bool {
         self.0.load(Ordering::Acquire)
@@ -365,7 +377,7 @@ fn credential(identity: &Identity) -> (CredentialKind, String) {
 fn personal(call: &Call, named: Named<'_>) -> Personal {
     Personal {
         address: Some(call.client().to_canonical()),
-        user_agent: call.user_agent().map(|agent| safe_text(agent, LONGEST_AGENT)),
+        user_agent: call.user_agent(),
         username: named.kept(),
     }
 }
@@ -395,9 +407,3 @@ fn now() -> OffsetDateTime {
     let now = OffsetDateTime::now_utc();
     now.replace_microsecond(now.microsecond()).unwrap_or(now)
 }
-
-/// Characters of a client's program that are kept.
-const LONGEST_AGENT: usize = 256;
-
-/// Characters of a name that are hashed. A longer one is nobody's.
-const LONGEST_NAME: usize = 256;

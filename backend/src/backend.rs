@@ -10,7 +10,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{api::Api, caller::Gatekeeper, config::Config, metrics::Metrics};
+use crate::{api::Api, caller::Gatekeeper, config::Config, metrics::Metrics, tokens::Tokens};
 
 pub(crate) use self::opening::{ensure_right_key, ensure_same_sealing, ring_key, service_secrets};
 pub use self::{listener::Addr, opening::StartError};
@@ -22,8 +22,25 @@ pub struct Backend {
     private: Option<Private>,
     api: Arc<Api>,
     tasks: tasks::Tasks,
+    tokens: Arc<Tokens>,
     errands: TaskTracker,
     grace: Duration,
+}
+
+/// What can be changed while a backend serves.
+#[derive(Clone)]
+pub struct Reins {
+    tokens: Arc<Tokens>,
+}
+
+impl Reins {
+    /// Signs and believes tokens by the keys of `config` from now on, and by no others. Everything else
+    /// stays as it was.
+    pub fn take_up(&self, config: Config) {
+        let keys = config.token_ring.keys();
+        tracing::info!(?keys, "the keys of access tokens are in force");
+        self.tokens.replace_keys(config.token_ring);
+    }
 }
 
 impl Backend {
@@ -37,11 +54,11 @@ impl Backend {
         let app = opening::open(&config, &metrics).await?;
         let private = private.map(|bound| bound.serving(&app, &metrics));
         let tasks = tasks::Tasks::new(&app, &metrics);
-        let errands = app.errands.clone();
+        let (errands, tokens) = (app.errands.clone(), Arc::clone(&app.tokens));
         let gatekeeper =
             Gatekeeper::new(memoric_contract::AssertionKey::new(*config.assertion_key.expose()));
         let api = Arc::new(Api::new(app, gatekeeper, metrics));
-        Ok(Self { listener, private, api, tasks, errands, grace: config.grace })
+        Ok(Self { listener, private, api, tasks, tokens, errands, grace: config.grace })
     }
 
     /// Where the gateway connects.
@@ -52,6 +69,11 @@ impl Backend {
     /// Where Prometheus connects, if it may.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.private.as_ref().map(Private::addr)
+    }
+
+    /// What can be changed while it serves.
+    pub fn reins(&self) -> Reins {
+        Reins { tokens: Arc::clone(&self.tokens) }
     }
 
     /// Serves until `shutdown` resolves, then lets requests in flight end, but not for ever.

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri, header::USER_AGENT, reques
 use memoric_contract::{
     ASSERTION_HEADER, AnsweredBy, AssertionKey, Caller, CredentialKind, Demands, Identity,
     InternalOperation, Network, Operation, RequestId, UserId, VerifiedAssertion,
-    audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER},
+    audit::{OWNER_HEADER, RECORDED_HEADER, RESOURCE_HEADER, user_agent},
     revocation::{REVOKED_HEADER, Revocation},
 };
 
@@ -115,8 +115,8 @@ impl Call {
     }
 
     /// The client's program, by its own word.
-    pub(crate) fn user_agent(&self) -> Option<&str> {
-        self.parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok())
+    pub(crate) fn user_agent(&self) -> Option<String> {
+        self.parts.headers.get(USER_AGENT).and_then(|agent| user_agent(agent.as_bytes()))
     }
 
     /// For whom it is made, if for anyone in particular.

@@ -36,7 +36,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves the gateway until SIGTERM or SIGINT.
+    /// Serves the gateway until SIGTERM or SIGINT. SIGHUP makes it take up other keys of access tokens.
     Serve,
     /// Brings the database up to date.
     Migrate,

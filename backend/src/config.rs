@@ -7,12 +7,13 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Du
 
 use memoric_config::{
     AssertionKey, CheckKey, ConfigError, Environment, ExposeSecret as _, Invalid, SecretString,
-    Settings, SigningSecret, ensure_distinct,
+    Settings, ensure_distinct,
+    jwt::{Halves, JwtKeys},
     redis::Redis,
     schema::{self, Registration},
 };
 
-use crate::sessions::Lives;
+use crate::{sessions::Lives, tokens::TokenRing};
 
 pub use self::database::role_password;
 pub(crate) use self::{
@@ -35,7 +36,7 @@ pub struct Config {
     /// The courier of revocations, not yet connected.
     pub(crate) redis: Arc<Redis>,
     /// Signs access tokens.
-    pub(crate) signing_secret: SigningSecret,
+    pub(crate) token_ring: TokenRing,
     /// Believes the gateway.
     pub(crate) assertion_key: AssertionKey,
     /// Tells API keys of ours from guesses.
@@ -90,6 +91,7 @@ impl Config {
     /// Checks the settings and secrets of a backend that is to serve.
     pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
         let assertion_secret = needed(environment, "MEMORIC_ASSERTION_KEY")?;
+        let jwt_keys = JwtKeys::read(&settings.auth, environment, Halves::Both)?;
         let config = Self {
             listen: Listen::try_from(&settings.backend)?,
             gateway_uid: settings
@@ -100,7 +102,7 @@ impl Config {
             grace: settings.backend.grace.duration(),
             database: Database::new(&settings.database, environment)?,
             redis: Arc::new(Redis::new(&settings.redis, environment)?),
-            signing_secret: SigningSecret::check(needed(environment, "MEMORIC_JWT_SECRET")?)?,
+            token_ring: TokenRing::new(&jwt_keys)?,
             assertion_key: AssertionKey::check(&assertion_secret)?,
             check_key: check_key(environment)?,
             encryption_key: EncryptionKey::new(settings, environment)?,
@@ -113,18 +115,22 @@ impl Config {
             password_queue: password_queue(settings)?,
             first_admin: FirstAdmin::new(environment)?,
         };
-        config.ensure_distinct_secrets(&assertion_secret)?;
+        config.ensure_distinct_secrets(&jwt_keys, &assertion_secret)?;
         Ok(config)
     }
 
     /// One secret under two names would let whoever learns one of them do the work of both.
-    fn ensure_distinct_secrets(&self, assertion_secret: &SecretString) -> Result<(), Invalid> {
-        let mut secrets = vec![
-            ("MEMORIC_JWT_SECRET", self.signing_secret.expose()),
+    fn ensure_distinct_secrets(
+        &self,
+        jwt_keys: &JwtKeys,
+        assertion_secret: &SecretString,
+    ) -> Result<(), Invalid> {
+        let others: [(&str, &[u8]); 3] = [
             ("MEMORIC_ASSERTION_KEY", assertion_secret.expose_secret().as_bytes()),
             ("MEMORIC_CHECK_KEY", self.check_key.expose()),
             ("MEMORIC_DB_PASSWORD", self.database.password().expose()),
         ];
+        let mut secrets: Vec<_> = jwt_keys.secrets().chain(others).collect();
         if let EncryptionKey::Given(key) = &self.encryption_key {
             secrets.push(("MEMORIC_ENCRYPTION_KEY", key.expose_secret().as_bytes()));
         }

@@ -34,7 +34,7 @@ mod store;
 mod tokens;
 mod vault;
 
-pub use backend::{Addr, Backend, StartError};
+pub use backend::{Addr, Backend, Reins, StartError};
 pub use config::{Config, role_password};
 pub use migrate::migrate;
 

@@ -62,6 +62,26 @@ impl Scope {
         Ok(Self { context })
     }
 
+    /// What belongs to no user and is for admins: the trail, the directory of people.
+    ///
+    /// Who asks must be an admin, by a credential that was made for what is `needed`. Whoever is not is
+    /// refused here: the database would show them nothing, which looks like a trail without a record.
+    pub(crate) fn of_admin(call: &Call, needed: Option<Permission>) -> Result<Self, ApiError> {
+        let identity = call.identity()?;
+        let may = needed.is_some_and(|needed| identity.may(needed));
+        if !may || !identity.roles.contains(Role::Admin) {
+            return Err(ApiError::Forbidden);
+        }
+        let context = Context {
+            user: identity.user,
+            target: identity.user,
+            role: Role::Admin.name(),
+            namespace: identity.namespace.clone(),
+            purpose: call.operation_name(),
+        };
+        Ok(Self { context })
+    }
+
     /// Nobody's rows, for what a gateway asks on its own behalf.
     pub(crate) fn of_gateway(call: &Call) -> Result<Self, ApiError> {
         match call.asked() {

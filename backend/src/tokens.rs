@@ -1,17 +1,32 @@
-//! Access tokens, minted.
+//! Access tokens, minted, and known again.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use arc_swap::ArcSwap;
+use memoric_config::{
+    ExposeSecret as _, Invalid,
+    jwt::{JwtKeyHeld, JwtKeys, JwtMaterial},
+};
 use memoric_contract::{
     Roles, UserId,
-    token::{Claims, ISSUER, TokenSigner},
+    token::{Claims, ISSUER, TokenKey, TokenKeys, TokenSigner},
 };
 use uuid::Uuid;
 
-/// Mints access tokens of one life.
+/// Mints access tokens of one life, and knows its own.
 pub(crate) struct Tokens {
-    signer: TokenSigner,
+    ring: ArcSwap<TokenRing>,
     ttl: Duration,
+}
+
+/// The keys of access tokens: one signs, all of them verify.
+#[derive(Clone)]
+pub(crate) struct TokenRing {
+    signer: TokenSigner,
+    keys: TokenKeys,
 }
 
 /// For whom a token is, and what it says of them.
@@ -32,9 +47,14 @@ pub(crate) struct Bearer {
 }
 
 impl Tokens {
-    /// Mints with `signer`, for `ttl` at a time.
-    pub(crate) fn new(signer: TokenSigner, ttl: Duration) -> Self {
-        Self { signer, ttl }
+    /// Mints with the key of `ring` that signs, for `ttl` at a time.
+    pub(crate) fn new(ring: TokenRing, ttl: Duration) -> Self {
+        Self { ring: ArcSwap::from_pointee(ring), ttl }
+    }
+
+    /// Signs and believes by `ring` from now on.
+    pub(crate) fn replace_keys(&self, ring: TokenRing) {
+        self.ring.store(Arc::new(ring));
     }
 
     /// How long a token lives.
@@ -48,7 +68,7 @@ impl Tokens {
         bearer: &Bearer,
         now: SystemTime,
     ) -> Result<String, jsonwebtoken::errors::Error> {
-        let iat = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let iat = seconds(now);
         let claims = Claims {
             sub: bearer.user.to_string(),
             roles: bearer.roles,
@@ -63,6 +83,54 @@ impl Tokens {
             nbf: None,
             aud: None,
         };
-        self.signer.sign(&claims)
+        self.ring.load().signer.sign(&claims)
     }
+}
+
+impl TokenRing {
+    /// The keys that the settings name.
+    pub(crate) fn new(keys: &JwtKeys) -> Result<Self, Invalid> {
+        // The pair of a key that does not sign yet is tried as well: better now than at its promotion.
+        for key in keys.iter().filter(|key| has_private(key)) {
+            signer(key)?;
+        }
+        Ok(Self { signer: signer(keys.signer())?, keys: keys.iter().map(token_key).collect() })
+    }
+
+    /// What is believed, the key that signs before the others.
+    pub(crate) fn keys(&self) -> &TokenKeys {
+        &self.keys
+    }
+
+    /// One secret that signs and verifies.
+    #[cfg(test)]
+    pub(crate) fn hs256(secret: &[u8]) -> Self {
+        Self { signer: TokenSigner::hs256(secret), keys: TokenKeys::hs256(secret) }
+    }
+}
+
+fn has_private(key: &JwtKeyHeld) -> bool {
+    matches!(&key.material, JwtMaterial::Pair { private: Some(_), .. })
+}
+
+fn token_key(key: &JwtKeyHeld) -> TokenKey {
+    match &key.material {
+        JwtMaterial::Secret(secret) => TokenKey::hs256(secret.expose()),
+        JwtMaterial::Pair { public, .. } => TokenKey::ed25519(public),
+    }
+}
+
+fn signer(key: &JwtKeyHeld) -> Result<TokenSigner, Invalid> {
+    let made = match &key.material {
+        JwtMaterial::Secret(secret) => Some(TokenSigner::hs256(secret.expose())),
+        JwtMaterial::Pair { public, private } => private
+            .as_ref()
+            .and_then(|private| TokenSigner::ed25519(private.expose_secret(), public)),
+    };
+    let field = || format!("{}.private_key_file", key.name);
+    made.ok_or_else(|| Invalid::new(field(), "is not the Ed25519 key of public_key_file"))
+}
+
+fn seconds(now: SystemTime) -> u64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }

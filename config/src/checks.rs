@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 
 use crate::{
     error::Invalid,
+    jwt,
     schema::{Audit, Database, DatabaseTls, Gateway, Quota, Seconds, Settings},
 };
 
@@ -14,6 +15,7 @@ use crate::{
 pub(crate) fn ensure_possible(settings: &Settings) -> Result<(), Invalid> {
     isolation(settings)?;
     within("auth.access_token_ttl", settings.auth.access_token_ttl, 60..=86_400)?;
+    jwt::ensure_possible(&settings.auth.jwt)?;
     within("auth.session_idle", settings.auth.session_idle, 3_600..=7_776_000)?;
     within("auth.session_life", settings.auth.session_life, 3_600..=7_776_000)?;
     within("auth.password_min_length", settings.auth.password_min_length, 8..=64)?;

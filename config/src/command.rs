@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Where the settings of one run come from, besides the environment.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Sources {
     /// The file of settings; MEMORIC_CONFIG where this is not given.
     #[arg(long, global = true, value_name = "FILE")]
@@ -28,6 +28,7 @@ pub struct Console {
     pub loaded: Loaded,
     /// The variables of the process.
     pub environment: Environment,
+    sources: Sources,
 }
 
 /// Why a command was not carried out. Told on one line.
@@ -62,7 +63,20 @@ impl Console {
     pub fn open(sources: &Sources) -> Result<Self, ConfigError> {
         let environment = Environment::of_process();
         let loaded = load::load_traced(sources.config.as_deref(), &environment, &sources.set)?;
-        Ok(Self { loaded, environment })
+        Ok(Self { loaded, environment, sources: sources.clone() })
+    }
+
+    /// Reads everything again, the file and the files that it or a variable names, as a SIGHUP asks for.
+    ///
+    /// What only a start takes up and is not what it was is told, so that nobody waits for it.
+    pub fn reopen(&self) -> Result<Self, ConfigError> {
+        let again = Self::open(&self.sources)?;
+        let mut same = again.loaded.settings.clone();
+        same.auth.jwt.clone_from(&self.loaded.settings.auth.jwt);
+        if same != self.loaded.settings {
+            tracing::warn!("settings other than auth.jwt have changed, and wait for a restart");
+        }
+        Ok(again)
     }
 
     /// What `checked` is, or what is wrong with a setting and where that was set.

@@ -9,6 +9,7 @@ mod checks;
 pub mod command;
 mod environment;
 mod error;
+pub mod jwt;
 mod load;
 pub mod log;
 pub mod mutual_tls;

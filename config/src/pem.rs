@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer,
+    CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer,
     pem::{self, PemObject as _},
 };
 use thiserror::Error;
@@ -51,6 +51,17 @@ pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     })
 }
 
+/// The Ed25519 public key in `file`, as `openssl pkey -pubout` writes it (RFC 8410, section 4).
+pub fn ed25519_public_key(file: &Path) -> Result<[u8; 32], PemError> {
+    let info =
+        SubjectPublicKeyInfoDer::from_pem_slice(&read(file)?).map_err(|error| match error {
+            pem::Error::NoItemsFound => unusable(file, "holds no public key"),
+            _ => unusable(file, "is not PEM"),
+        })?;
+    let key = info.strip_prefix(ED25519_INFO).and_then(|key| key.try_into().ok());
+    key.ok_or_else(|| unusable(file, "holds no Ed25519 public key"))
+}
+
 fn read(file: &Path) -> Result<Vec<u8>, PemError> {
     fs::read(file).map_err(|reason| PemError::Unreadable { file: file.to_owned(), reason })
 }
@@ -58,3 +69,7 @@ fn read(file: &Path) -> Result<Vec<u8>, PemError> {
 fn unusable(file: &Path, reason: &'static str) -> PemError {
     PemError::Unusable { file: file.to_owned(), reason }
 }
+
+/// What DER has in front of the 32 bytes of an Ed25519 public key.
+const ED25519_INFO: &[u8] =
+    &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];

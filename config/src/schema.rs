@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     audit::{Audit, Durability, Spool},
-    auth::{Auth, PasswordRules, Registration},
+    auth::{Algorithm, Auth, Jwt, JwtKey, PasswordRules, Registration},
     backend::Backend,
     channel::ChannelTls,
     cors::Cors,

@@ -40,8 +40,13 @@ impl SigningSecret {
 
     /// Takes a secret of at least 64 characters that nobody guesses.
     pub fn check(secret: SecretString) -> Result<Self, Invalid> {
+        Self::check_named(Self::NAME, secret)
+    }
+
+    /// The same, of one that comes from elsewhere.
+    pub(crate) fn check_named(name: &str, secret: SecretString) -> Result<Self, Invalid> {
         let strength = Strength { characters: 64, variety: 8, bits: 128.0 };
-        ensure(Self::NAME, &strength, secret.expose_secret(), RECIPE)?;
+        ensure(name, &strength, secret.expose_secret(), RECIPE)?;
         Ok(Self(secret))
     }
 

@@ -158,7 +158,11 @@ impl fmt::Display for Node {
                 let items: Vec<_> = items.iter().map(ToString::to_string).collect();
                 write!(f, "[{}]", items.join(", "))
             }
-            Value::Section(_) => f.write_str("{}"),
+            Value::Section(entries) => {
+                let entries: Vec<_> =
+                    entries.iter().map(|(name, node)| format!("{name}: {node}")).collect();
+                write!(f, "{{{}}}", entries.join(", "))
+            }
         }
     }
 }

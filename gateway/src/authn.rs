@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use memoric_contract::{
     Identity,
     token::{Claims, TokenError, TokenKeys},
 };
 use quick_cache::sync::Cache;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::rejection::Rejection;
@@ -24,6 +26,12 @@ pub(crate) enum Disbelief {
 
 /// Knows which tokens are worth anything.
 pub(crate) struct Authenticator {
+    ring: ArcSwap<Ring>,
+}
+
+/// The keys in force, and what was verified by them. With the keys all of that goes: who was let in
+/// by a key that is retired is not remembered past it.
+struct Ring {
     keys: TokenKeys,
     /// Tokens that were verified, by the SHA-256 of all their bytes. Whether they still live is
     /// asked at every use, here (expiry) and behind here (revocation).
@@ -32,19 +40,35 @@ pub(crate) struct Authenticator {
 
 impl Authenticator {
     pub(crate) fn new(keys: TokenKeys) -> Self {
-        Self { keys, verified: Cache::new(REMEMBERED) }
+        Self { ring: ArcSwap::from_pointee(Ring::new(keys)) }
+    }
+
+    /// Believes by `keys` from now on, and by no others.
+    pub(crate) fn replace_keys(&self, keys: TokenKeys) {
+        self.ring.store(Arc::new(Ring::new(keys)));
+    }
+
+    /// The public keys, for whoever wants to verify our tokens.
+    pub(crate) fn public_keys(&self) -> Value {
+        self.ring.load().keys.to_jwks()
     }
 
     /// Believes `token` only if it is one of ours and `now` (epoch seconds) is within its life.
     pub(crate) fn verify(&self, token: &str, now: u64) -> Result<Arc<Identity>, Disbelief> {
-        let digest: [u8; 32] = Sha256::digest(token).into();
-        if let Some(identity) = self.verified.get(&digest) {
+        let (ring, digest) = (self.ring.load(), Sha256::digest(token).into());
+        if let Some(identity) = ring.verified.get(&digest) {
             return unexpired(identity, now);
         }
-        let claims = self.keys.verify(token, now)?;
+        let claims = ring.keys.verify(token, now)?;
         let identity = Arc::new(identity_of(&claims)?);
-        self.verified.insert(digest, Arc::clone(&identity));
+        ring.verified.insert(digest, Arc::clone(&identity));
         Ok(identity)
+    }
+}
+
+impl Ring {
+    fn new(keys: TokenKeys) -> Self {
+        Self { keys, verified: Cache::new(REMEMBERED) }
     }
 }
 
@@ -94,7 +118,7 @@ const REMEMBERED: usize = 10_000;
 pub(crate) mod tests {
     use memoric_contract::{
         PresentedBy, Role, UserId,
-        token::{ISSUER, TokenSigner},
+        token::{ISSUER, TokenKey, TokenSigner},
     };
     use uuid::Uuid;
 
@@ -114,6 +138,20 @@ pub(crate) mod tests {
                 "and whose it was is known"
             );
         }
+    }
+
+    #[test]
+    fn what_a_retired_key_signed_is_forgotten_with_it() {
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET));
+        let token = token(3);
+        authenticator.verify(&token, NOW).unwrap();
+
+        let both = [TokenKey::hs256(&[b'x'; 64]), TokenKey::hs256(SECRET)];
+        authenticator.replace_keys(both.into_iter().collect());
+        assert_eq!(authenticator.verify(&token, NOW).unwrap().user.0, 3, "nobody is logged out");
+        authenticator.replace_keys(TokenKeys::hs256(&[b'x'; 64]));
+
+        assert!(matches!(authenticator.verify(&token, NOW), Err(Disbelief::Never(_))));
     }
 
     #[test]

@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves clients until SIGTERM or SIGINT.
+    /// Serves clients until SIGTERM or SIGINT. SIGHUP makes it take up other keys of access tokens.
     Serve,
     /// Shows the settings in force and who may do what, and tries every connection.
     Check,

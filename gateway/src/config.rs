@@ -15,11 +15,12 @@ use std::{
 use governor::Quota;
 use http::HeaderValue;
 use memoric_config::{
-    AssertionKey, CheckKey, ConfigError, Environment, Invalid, Settings, SigningSecret,
-    ensure_distinct,
+    AssertionKey, CheckKey, ConfigError, Environment, Invalid, Settings, ensure_distinct,
+    jwt::{Halves, JwtKeyHeld, JwtKeys, JwtMaterial},
     redis::Redis,
     schema::{self, Seconds},
 };
+use memoric_contract::token::{TokenKey, TokenKeys};
 
 pub(crate) use self::{channel::Channel, proxies::TrustedProxies};
 use crate::{
@@ -61,8 +62,8 @@ pub struct Config {
     pub(crate) cors: CorsPolicy,
     /// Where records wait for the backend, and how many may.
     pub(crate) spool: SpoolSettings,
-    /// What access tokens are signed with.
-    pub(crate) signing_secret: SigningSecret,
+    /// What access tokens are believed by.
+    pub(crate) token_keys: TokenKeys,
     /// What our word to the backend is signed with.
     pub(crate) assertion_key: AssertionKey,
     /// Tells API keys of ours from guesses.
@@ -151,7 +152,7 @@ impl Config {
     /// Checks `settings`, and takes the gateway's secrets from `environment`.
     pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
         let gateway = &settings.gateway;
-        let (signing_secret, assertion_key, check_key) = secrets(environment)?;
+        let (token_keys, assertion_key, check_key) = secrets(&settings.auth, environment)?;
         if gateway.http.is_none() && gateway.https.is_none() {
             Err(Invalid::new("gateway.http", "is null, and so is gateway.https; set one"))?;
         }
@@ -172,7 +173,7 @@ impl Config {
             in_flight: InFlight::try_from(&gateway.in_flight)?,
             cors: CorsPolicy::try_from(&settings.cors)?,
             spool: SpoolSettings::try_from(&settings.audit)?,
-            signing_secret,
+            token_keys,
             assertion_key,
             check_key,
             redis: Arc::new(Redis::new(&settings.redis, environment)?),
@@ -328,20 +329,26 @@ impl TryFrom<&schema::Audit> for SpoolSettings {
 }
 
 fn secrets(
+    auth: &schema::Auth,
     environment: &Environment,
-) -> Result<(SigningSecret, AssertionKey, CheckKey), ConfigError> {
+) -> Result<(TokenKeys, AssertionKey, CheckKey), ConfigError> {
     let given = |name: &'static str| {
         environment.secret(name)?.ok_or_else(|| ConfigError::from(Invalid::new(name, "is not set")))
     };
-    let signing = SigningSecret::check(given("MEMORIC_JWT_SECRET")?)?;
+    let signing = JwtKeys::read(auth, environment, Halves::Public)?;
     let assertion = AssertionKey::check(&given("MEMORIC_ASSERTION_KEY")?)?;
     let check = CheckKey::check(&given("MEMORIC_CHECK_KEY")?)?;
-    ensure_distinct(&[
-        ("MEMORIC_JWT_SECRET", signing.expose()),
-        ("MEMORIC_ASSERTION_KEY", assertion.expose()),
-        ("MEMORIC_CHECK_KEY", check.expose()),
-    ])?;
-    Ok((signing, assertion, check))
+    let others: [(&str, &[u8]); 2] =
+        [("MEMORIC_ASSERTION_KEY", assertion.expose()), ("MEMORIC_CHECK_KEY", check.expose())];
+    ensure_distinct(&signing.secrets().chain(others).collect::<Vec<_>>())?;
+    Ok((signing.iter().map(token_key).collect(), assertion, check))
+}
+
+fn token_key(key: &JwtKeyHeld) -> TokenKey {
+    match &key.material {
+        JwtMaterial::Secret(secret) => TokenKey::hs256(secret.expose()),
+        JwtMaterial::Pair { public, .. } => TokenKey::ed25519(public),
+    }
 }
 
 fn https(gateway: &schema::Gateway) -> Result<Option<Https>, Invalid> {

@@ -12,6 +12,7 @@ use tokio_util::{
 };
 
 use crate::{
+    authn::Authenticator,
     config::Config,
     exchange::Exchanges,
     journal::Journal,
@@ -30,8 +31,15 @@ pub struct Gateway {
     listeners: Vec<Listener>,
     private: Option<Private>,
     journal: Arc<Journal>,
+    authenticator: Arc<Authenticator>,
     reception: Arc<Reception<Proxy>>,
     background: Background,
+}
+
+/// What can be changed while a gateway serves.
+#[derive(Clone)]
+pub struct Reins {
+    authenticator: Arc<Authenticator>,
 }
 
 /// Why a gateway could not start.
@@ -96,13 +104,21 @@ impl Gateway {
         let journal = Journal::open(&config, Arc::clone(&link), &metrics)?;
         let exchanges =
             Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal)).map_err(StartError::Log)?;
-        let proxy = Proxy::new(&config, link, Arc::clone(&exchanges), &background);
+        let authenticator = Arc::new(Authenticator::new(config.token_keys.clone()));
+        let proxy = Proxy::new(
+            &config,
+            Arc::clone(&authenticator),
+            link,
+            Arc::clone(&exchanges),
+            &background,
+        );
         Ok(Self {
             http: http.as_ref().map(Listener::addr),
             https: https.as_ref().map(Listener::addr),
             listeners: http.into_iter().chain(https).collect(),
             private,
             journal,
+            authenticator,
             reception: Reception::new(proxy, &config, exchanges, metrics),
             background,
         })
@@ -121,6 +137,11 @@ impl Gateway {
     /// Where Prometheus connects.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.private.as_ref().map(Private::addr)
+    }
+
+    /// What can be changed while it serves.
+    pub fn reins(&self) -> Reins {
+        Reins { authenticator: Arc::clone(&self.authenticator) }
     }
 
     /// Serves until `shutdown` resolves, then lets requests in flight end.
@@ -143,6 +164,15 @@ impl Gateway {
         drop(stop);
         let _ = timeout(LAST_SCRAPE, beside.idle()).await;
         beside.end().await;
+    }
+}
+
+impl Reins {
+    /// Believes tokens by the keys of `config` from now on, and by no others. Everything else stays as
+    /// it was.
+    pub fn take_up(&self, config: Config) {
+        tracing::info!(keys = ?config.token_keys, "the keys of access tokens are in force");
+        self.authenticator.replace_keys(config.token_keys);
     }
 }
 

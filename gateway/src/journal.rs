@@ -13,7 +13,7 @@ use memoric_contract::{
     AssertionKey, Caller, Operation, RecordedBy, RequestId, UserId,
     audit::{
         Emitter, EventType, OWNER_HEADER, Personal, RECORDED_HEADER, RESOURCE_HEADER, Record,
-        Report, Severity,
+        Report, Severity, user_agent,
     },
     spool::Answer,
 };
@@ -203,7 +203,7 @@ impl Upshot<'_> {
         let agent = headers.get(USER_AGENT);
         let personal = Personal {
             address: exchange.client,
-            user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+            user_agent: agent.and_then(|agent| user_agent(agent.as_bytes())),
             username: None,
         };
         Report::new(record, self.aside.resource, personal)

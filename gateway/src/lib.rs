@@ -42,6 +42,6 @@ mod target;
 mod upload;
 
 pub use config::Config;
-pub use gateway::{Gateway, StartError};
+pub use gateway::{Gateway, Reins, StartError};
 pub use listener::CertificateError;
 pub use spool::SpoolOpenError;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memoric_contract::{AnsweredBy, Identity, Operation, UserId, token::TokenKeys};
+use memoric_contract::{AnsweredBy, Identity, Operation, UserId};
 use pingora::proxy::Session;
 
 use crate::{
@@ -36,7 +36,7 @@ pub(crate) struct Pipeline {
     names: Names,
     pub(crate) limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
-    authenticator: Authenticator,
+    pub(crate) authenticator: Arc<Authenticator>,
     api_keys: ApiKeys,
     journal: Arc<Journal>,
     bounds: Bounds,
@@ -58,6 +58,7 @@ pub(crate) enum Decision {
 impl Pipeline {
     pub(crate) fn new(
         config: &Config,
+        authenticator: Arc<Authenticator>,
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
         api_keys: ApiKeys,
@@ -70,7 +71,7 @@ impl Pipeline {
             names: config.names.clone(),
             limits,
             revocations,
-            authenticator: Authenticator::new(TokenKeys::hs256(config.signing_secret.expose())),
+            authenticator,
             bounds: config.bounds,
             pace: config.pace(),
             routes: Routes::new(),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Version, header::EXPECT};
 use memoric_config::schema::Check;
-use memoric_contract::{AssertionKey, api_key::CheckKey};
+use memoric_contract::{AssertionKey, Operation, api_key::CheckKey};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader, StatusCode},
@@ -14,9 +14,11 @@ use pingora::{
     protocols::Digest,
     proxy::{FailToProxy, ProxyHttp, Session},
 };
+use serde_json::Value;
 
 use crate::{
     api_keys::ApiKeys,
+    authn::Authenticator,
     authz::Permit,
     backend::BackendClient,
     config::{Config, TrustedProxies},
@@ -50,6 +52,7 @@ impl Proxy {
     /// Builds every part once, and sets going what goes on beside requests.
     pub(crate) fn new(
         config: &Config,
+        authenticator: Arc<Authenticator>,
         link: Arc<Link>,
         exchanges: Arc<Exchanges>,
         background: &Background,
@@ -82,12 +85,20 @@ impl Proxy {
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
         Self {
-            pipeline: Pipeline::new(config, limits, revocations, api_keys, journal),
+            pipeline: Pipeline::new(config, authenticator, limits, revocations, api_keys, journal),
             forward: Forward::new(link, key, config.timeouts),
             health,
             exchanges,
             proxies: config.proxies.clone(),
             is_tls_only: config.is_tls_only,
+        }
+    }
+
+    /// What the gateway answers by itself, and whether that is good news.
+    fn answer(&self, operation: Operation) -> Option<(bool, Value)> {
+        match operation {
+            Operation::ShowSigningKeys => Some((true, self.pipeline.authenticator.public_keys())),
+            operation => self.health.answer(operation),
         }
     }
 
@@ -137,7 +148,7 @@ impl ProxyHttp for Proxy {
                 }
                 return Ok(false);
             }
-            Ok(Decision::Answer(operation)) => match self.health.answer(operation) {
+            Ok(Decision::Answer(operation)) => match self.answer(operation) {
                 Some((is_good, body)) => {
                     let status =
                         if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -362,6 +373,13 @@ mod tests {
         let journal = journal(&metrics);
         let config = Config::new(&Settings::default(), &environment()).unwrap();
         let link = Arc::new(Link::open(&config.backend).unwrap());
-        Proxy::new(&config, link, Exchanges::new(metrics, journal).unwrap(), &Background::new())
+        let authenticator = Arc::new(Authenticator::new(config.token_keys.clone()));
+        Proxy::new(
+            &config,
+            authenticator,
+            link,
+            Exchanges::new(metrics, journal).unwrap(),
+            &Background::new(),
+        )
     }
 }

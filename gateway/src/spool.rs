@@ -154,7 +154,10 @@ impl Spool {
     /// Writes down what a known caller did. Its answer must not leave before this says so.
     pub(crate) async fn record(&self, report: &Report) -> Result<(), SpoolRefusal> {
         let position = self.known.append(&report.frame())?;
-        self.known.settled(position).await
+        self.known.settled(position).await.inspect_err(|_| {
+            // It is in the log all the same, and would say that the client had its answer.
+            self.known.correct(&report.withheld().frame());
+        })
     }
 
     /// Writes down, or counts, that a stranger was refused for `reason`.

@@ -14,6 +14,7 @@ mod person;
 mod redis;
 mod servers;
 mod upload;
+mod wait;
 mod world;
 
 pub use binary::{Program, Started, checkout, free_address, program};
@@ -21,10 +22,11 @@ pub use daemon::{Daemon, scratch};
 pub use deployment::{Deployment, Recipe};
 pub use edge::{Edge, token};
 pub use origin::{Answer, Origin, Received};
-pub use person::{PASSWORD, Person};
+pub use person::{PASSWORD, Person, signed};
 pub use redis::{Redis, RedisRecipe, certificate};
 pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
 pub use upload::Upload;
+pub use wait::until;
 pub use world::{
     ASSERTION_SECRET, CHECK_SECRET, Door, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder,
 };

@@ -8,12 +8,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use harness::{ASSERTION_SECRET, JWT_SECRET, PASSWORD, Person, Recipe, Servers, World};
+use harness::{
+    ASSERTION_SECRET, JWT_SECRET, PASSWORD, Person, Recipe, Servers, World, signed, until,
+};
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, InternalOperation, RequestId, UserId,
     audit::{Emitter, EventType, Personal, Record, Report},
     spool::{Answer, Frames, Piece, Poisoned, batch},
-    token::{Claims, TokenKeys, TokenSigner},
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{Instant, sleep},
+    time::sleep,
 };
 
 #[tokio::test]
@@ -290,7 +291,7 @@ async fn whoever_asks_too_often_is_recorded() {
         }),
     );
 
-    wait_for(async || !recorded(&world, &told).await.is_empty()).await;
+    until("it is recorded", async || !recorded(&world, &told).await.is_empty()).await;
     told.is_all_in_the_trail(&world, &root).await;
 }
 
@@ -302,7 +303,7 @@ async fn what_was_never_a_request_is_recorded_all_the_same() {
     talk(world.http, b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n").await;
 
     let suspicious = "/audit/logs?event_type=security.suspicious.activity";
-    wait_for(async || logs(&world, &root, suspicious).await.len() == 1).await;
+    until("it is recorded", async || logs(&world, &root, suspicious).await.len() == 1).await;
     let record = logs(&world, &root, suspicious).await.remove(0);
     assert_eq!(record["ip_address"], "127.0.0.1");
     assert_eq!((&record["operation"], &record["user_id"]), (&Value::Null, &Value::Null));
@@ -322,14 +323,32 @@ async fn what_a_client_calls_itself_cannot_spoil_a_record() {
         );
         let answer = talk(world.http, &[head.as_bytes(), agent, b"\r\n\r\n"].concat()).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let login = json!({"username": "alice", "password": PASSWORD}).to_string();
+        let head = format!(
+            "POST /auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\nUser-Agent: ",
+            login.len()
+        );
+        let login = [head.as_bytes(), agent, b"\r\n\r\n", login.as_bytes()].concat();
+        let answer = talk(world.http, &login).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 
     let of_alice = format!("/audit/logs?event_type=memory.retrieved&user_id={}", alice.id);
-    wait_for(async || logs(&world, &root, &of_alice).await.len() == agents.len()).await;
+    until("each is recorded", async || logs(&world, &root, &of_alice).await.len() == agents.len())
+        .await;
     for record in logs(&world, &root, &of_alice).await {
         let agent = record["user_agent"].as_str().unwrap();
         assert!(agent.chars().count() <= 500 && !agent.contains(char::is_control), "{agent:?}");
     }
+    let by_backend =
+        format!("/audit/logs?event_type=auth.login.success&limit=4&user_id={}", alice.id);
+    let mut told = [by_backend, of_alice].map(|query| (query, Vec::new()));
+    for (query, agents) in &mut told {
+        let records = logs(&world, &root, query).await;
+        agents.extend(records.iter().map(|record| record["user_agent"].to_string()));
+        agents.sort();
+    }
+    assert_eq!(told[0].1, told[1].1, "whoever writes it down, it is written the same");
 }
 
 #[tokio::test]
@@ -498,7 +517,7 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
         let logs = client.get(url("/audit/logs?limit=1000")).bearer_auth(&root);
         logs.send().await.unwrap().text().await.unwrap()
     };
-    wait_for(async || read().await.matches("\"request_id\"").count() > 20).await;
+    until("the log has them", async || read().await.matches("\"request_id\"").count() > 20).await;
 
     let metrics = async |name| {
         let url = format!("http://{}/metrics", memoric.value(name));
@@ -551,7 +570,7 @@ impl Told {
 
     /// Waits until each of them has a record, and sees that it is the one and says what it must.
     async fn is_all_in_the_trail(&self, world: &World, root: &Person) {
-        wait_for(async || recorded(world, self).await.len() >= self.0.len()).await;
+        until("all is recorded", async || recorded(world, self).await.len() >= self.0.len()).await;
         let logs = logs(world, root, "/audit/logs?limit=1000").await;
         for (request, expected) in &self.0 {
             let found: Vec<_> = logs.iter().filter(|log| log["request_id"] == **request).collect();
@@ -609,14 +628,6 @@ async fn revoked(world: &World, person: &Person) -> Response {
     }
 }
 
-/// A token that says what the person's says, for `life` seconds from now.
-fn signed(person: &Person, secret: &[u8], life: i64) -> String {
-    let ours = TokenKeys::hs256(JWT_SECRET.as_bytes());
-    let claims = ours.verify(&person.token, now()).unwrap();
-    let exp = now().checked_add_signed(life).unwrap();
-    TokenSigner::hs256(secret).sign(&Claims { iat: exp - 3600, exp, ..claims.clone() }).unwrap()
-}
-
 fn report(who: &Person, occurred_at: OffsetDateTime) -> Report {
     let event = EventType::MemoryRetrieved;
     let record = Record {
@@ -664,14 +675,6 @@ async fn talk(address: SocketAddr, bytes: &[u8]) -> String {
 
 async fn status(request: RequestBuilder) -> u16 {
     request.send().await.unwrap().status().as_u16()
-}
-
-async fn wait_for(is_so: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < Duration::from_secs(60), "it never is");
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// All that is in a folder's files.

@@ -485,6 +485,21 @@ async fn a_bad_registration_names_the_field_and_echoes_nothing() {
     assert_eq!(count(&world, "SELECT count(*) FROM memoric.users").await, 1, "nothing is stored");
 }
 
+#[tokio::test]
+async fn an_access_token_lives_as_long_as_the_settings_say() {
+    let world = World::with(|settings| settings.auth.access_token_ttl = 120).start().await;
+    let alice = world.register("alice").await;
+
+    let answer: Value = world.try_log_in("alice", PASSWORD).await.json().await.unwrap();
+
+    assert_eq!(answer["expires_in"], 120);
+    let claims = TokenKeys::hs256(JWT_SECRET.as_bytes());
+    for token in [answer["access_token"].as_str().unwrap(), &alice.token] {
+        let claims = claims.verify(token, now()).unwrap();
+        assert_eq!(claims.exp - claims.iat, 120);
+    }
+}
+
 /// Waits no longer than a revocation may take.
 async fn eventually_refused(world: &World, person: &Person) {
     let began = Instant::now();

@@ -40,19 +40,24 @@ async fn nothing_a_person_said_is_in_the_files_of_the_database() {
     let found = files_with(&Servers::get().await.postgres(), CANARY);
 
     assert_eq!(found, Vec::<PathBuf>::new());
-    assert!(!dump(&world).await.contains(CANARY), "nor in a dump");
+    let dump = dump(&world).await;
+    assert!(dump.contains("COPY memoric.memories"), "all of it is dumped");
+    for spelling in [CANARY.to_owned(), hex::encode(CANARY)] {
+        assert!(!dump.contains(&spelling), "nor in a dump, where bytes are hex: {spelling}");
+    }
     assert!(world.contents(&alice).await[0].contains(CANARY), "the owner reads it all the same");
 }
 
 /// What the test above is worth: it finds what is there.
 #[tokio::test]
-async fn a_memory_that_is_not_sealed_is_found_in_the_files() {
+async fn a_memory_that_is_not_sealed_is_found_in_the_files_and_in_a_dump() {
     let world = World::with(|settings| settings.privacy.encrypt_content = false).start().await;
     let alice = world.register("alice").await;
     world.remember(&alice, json!({"content": "unsealed-marker of this one test"})).await;
     world.superuser().await.batch_execute("CHECKPOINT").await.unwrap();
 
     assert!(!files_with(&Servers::get().await.postgres(), "unsealed-marker").is_empty());
+    assert!(dump(&world).await.contains(&hex::encode("unsealed-marker")), "as hex");
     assert_eq!(world.contents(&alice).await, ["unsealed-marker of this one test"]);
 }
 

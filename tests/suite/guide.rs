@@ -5,7 +5,7 @@
 
 use std::process::Output;
 
-use harness::{Deployment, PASSWORD, Program, Recipe};
+use harness::{Deployment, PASSWORD, Program, Recipe, until};
 use serde_json::{Value, json};
 
 /// One line of the guide and what it promises.
@@ -26,6 +26,9 @@ enum Promise {
 
 use Promise::{Answers, NotYet};
 
+/// Whether a row of the trail is the one.
+type IsIt = fn(&Value) -> bool;
+
 #[tokio::test]
 async fn every_command_of_the_guide_does_what_the_guide_says() {
     let memoric = Recipe::new().await.start().await;
@@ -35,6 +38,7 @@ async fn every_command_of_the_guide_does_what_the_guide_says() {
         ("{token}", text(&user["access_token"])),
         ("{refresh_token}", text(&user["refresh_token"])),
         ("{other_token}", token(&memoric, "user1", "user_password_456")),
+        ("{user_id}", user["user"]["id"].to_string()),
         ("{api_key}", api_key_of_line_120(&memoric)),
         ("{admin_token}", token(&memoric, "admin", "secure_password_123")),
         ("{readonly_token}", token(&memoric, "reader", "reader_password_789")),
@@ -141,6 +145,21 @@ fn rows() -> Vec<Row> {
         Row {
             line: 211,
             command: r#"curl "http://localhost:8000/memories?user_id=1" -H "Authorization: Bearer {token}""#,
+            promise: Answers(403, |body| body["detail"] == "Insufficient permissions"),
+        },
+        Row {
+            line: 211,
+            command: r#"curl "http://localhost:8000/memories?user_id={user_id}" -H "Authorization: Bearer {admin_token}""#,
+            promise: Answers(200, Value::is_array),
+        },
+        Row {
+            line: 81,
+            command: r#"curl http://localhost:8000/users -H "Authorization: Bearer {admin_token}""#,
+            promise: Answers(200, |body| body.to_string().contains("user1@example.com")),
+        },
+        Row {
+            line: 82,
+            command: r#"curl http://localhost:8000/users -H "Authorization: Bearer {token}""#,
             promise: Answers(403, |body| body["detail"] == "Insufficient permissions"),
         },
         Row {
@@ -339,6 +358,56 @@ async fn the_configuration_of_the_guide_is_understood() {
                 String::from_utf8_lossy(&checked.stderr)
             );
         }
+    }
+}
+
+/// Lines 228 to 233, "Audited Events": each is a row of what line 239 asks for.
+#[tokio::test]
+async fn every_event_that_the_guide_calls_audited_is_a_row_of_the_trail() {
+    let memoric = Recipe::new().await.start().await;
+    create_users_of_line_60(&memoric);
+    let admin = token(&memoric, "admin", "secure_password_123");
+    let (user, other) = (
+        token(&memoric, "user1", "user_password_456"),
+        token(&memoric, "user1", "user_password_456"),
+    );
+    let key = api_key_of_line_120(&memoric);
+    let ask = |method: &str, path: &str, credential: &str| {
+        curl(&format!(r#"curl -X {method} http://{}{path} -H "{credential}""#, memoric.http))
+    };
+    let bearer = |token: &str| format!("Authorization: Bearer {token}");
+
+    let login = r#"{"username": "user1", "password": "password"}"#;
+    assert_eq!(
+        curl(&format!("curl -X POST http://{}/auth/login -d '{login}'", memoric.http)).0,
+        401
+    );
+    assert_eq!(ask("POST", "/auth/logout", &bearer(&other)).0, 200);
+    assert_eq!(ask("GET", "/memories", &bearer(&user)).0, 200);
+    assert_eq!(ask("POST", "/policies/run", &bearer(&user)).0, 403);
+    assert_eq!(ask("POST", "/policies/run", &bearer(&admin)).0, 501);
+    assert_eq!(ask("GET", "/memories", &format!("X-API-Key: {key}")).0, 200);
+
+    let rows: [(u32, &str, IsIt); 8] = [
+        (228, "auth.login.success", |row| row["success"] == true),
+        (228, "auth.logout", |row| row["operation"] == "logout"),
+        (229, "auth.login.failed", |row| row["success"] == false),
+        (230, "memory.retrieved", |row| row["credential_type"] == "access_token"),
+        (231, "authz.access.denied", |row| row["operation"] == "run_policies"),
+        // Nothing runs policies yet; that an admin asked for it is told.
+        (231, "authz.access.granted", |row| {
+            row["operation"] == "run_policies" && row["status_code"] == 501
+        }),
+        (232, "authz.access.denied", |row| row["status_code"] == 403 && row["success"] == false),
+        (233, "memory.retrieved", |row| row["credential_type"] == "api_key"),
+    ];
+    for (line, event, is_it) in rows {
+        let about = format!("line {line}: {event}");
+        until(&about, async || {
+            let (_, page) = ask("GET", &format!("/audit/logs?event_type={event}"), &bearer(&admin));
+            page["logs"].as_array().unwrap().iter().any(is_it)
+        })
+        .await;
     }
 }
 

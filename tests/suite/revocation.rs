@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Door, Person, Recipe, Redis, RedisRecipe, World, certificate};
+use harness::{Door, Person, Recipe, Redis, RedisRecipe, World, certificate, until};
 use memoric_config::{
     Environment, Settings,
     redis::Redis as Client,
@@ -363,14 +363,6 @@ fn place(settings: &mut Settings, url: &str) {
 
 async fn size(redis: &Redis) -> i64 {
     redis.ask(&["DBSIZE"]).await
-}
-
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < PATIENCE, "it never comes to this: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -9,15 +9,10 @@ use std::{
     time::Duration,
 };
 
-use harness::{Deployment, JWT_SECRET, PASSWORD, Person, Recipe, Servers, World};
-use memoric_contract::token::{Claims, TokenKeys, TokenSigner};
+use harness::{Deployment, JWT_SECRET, PASSWORD, Person, Recipe, Servers, World, signed, until};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::{task::JoinSet, time::sleep};
 use tokio_postgres::Client as Session;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -40,7 +35,7 @@ async fn every_answer_has_one_record_after_fifty_kills() {
     for _ in 0..50 {
         let [delay, pause, which, ..] = *Uuid::new_v4().as_bytes();
         let before = told.lock().unwrap().len();
-        wait_for(async || told.lock().unwrap().len() > before).await;
+        until("more is answered", async || told.lock().unwrap().len() > before).await;
         sleep(Duration::from_millis(u64::from(delay))).await;
         if which % 5 < 3 {
             memoric.kill_gateway();
@@ -54,7 +49,7 @@ async fn every_answer_has_one_record_after_fifty_kills() {
     let count = |status: u16| {
         told.lock().unwrap().iter().filter(|(_, told)| told.as_u16() == status).count()
     };
-    wait_for(async || count(200) > 50 && count(403) > 50).await;
+    until("enough is answered and refused", async || count(200) > 50 && count(403) > 50).await;
     stop.cancel();
     clients.close();
     clients.wait().await;
@@ -131,7 +126,10 @@ async fn a_flood_of_strangers_while_the_database_is_away_leaves_known_callers_wr
     let (told, _) = ask_until_full(asked).await;
     let full = Figures::at(world.gateway_metrics).await;
     world.shut_database(false).await;
-    wait_for(async || Figures::at(world.gateway_metrics).await.of("waiting", "known") == 0.0).await;
+    until("all is delivered", async || {
+        Figures::at(world.gateway_metrics).await.of("waiting", "known") == 0.0
+    })
+    .await;
     world.stop_gateway().await;
 
     assert!(flooded.of("bytes", "strangers") > 50_000.0, "they fill what is theirs");
@@ -162,7 +160,7 @@ async fn what_could_not_be_written_down_is_not_told() {
     }
     fs::rename(world.folder().join("elsewhere"), &spool).unwrap();
 
-    wait_for(async || {
+    until("she is answered again", async || {
         let answer = world.ask_as(&alice, Method::GET, "/auth/me").send().await.unwrap();
         answer.status() == StatusCode::OK
     })
@@ -184,7 +182,12 @@ async fn a_refusal_is_on_the_record_with_who_it_was_and_nothing_of_what_they_sen
     for (ask, event, subject, owner) in [
         (ask("/memories", ""), "authz.access.denied", None, None),
         (ask("/memories", "canary.token.x"), "auth.token.invalid", None, None),
-        (ask("/memories", &expired(&alice)), "auth.token.expired", me, None),
+        (
+            ask("/memories", &signed(&alice, JWT_SECRET.as_bytes(), -3600)),
+            "auth.token.expired",
+            me,
+            None,
+        ),
         (ask("/canary?canary=canary", known), "security.suspicious.activity", None, None),
         (ask(&others, known), "authz.access.denied", me, Some(bob.id)),
         (ask("/memories?top_k=canary", known), "memory.retrieved", me, None),
@@ -194,7 +197,7 @@ async fn a_refusal_is_on_the_record_with_who_it_was_and_nothing_of_what_they_sen
         let (id, status) = id_of(&ask.send().await.unwrap());
         told.push((id, status, event, subject, owner));
     }
-    wait_for(async || {
+    until("all is delivered", async || {
         let figures = Figures::at(world.gateway_metrics).await;
         figures.of("waiting", "known") + figures.of("waiting", "strangers") == 0.0
     })
@@ -286,15 +289,6 @@ async fn ask_until_full(ask: RequestBuilder) -> (Vec<(Uuid, StatusCode)>, Vec<(U
     (recorded.concat(), unrecorded)
 }
 
-/// A token of `person`'s that was good once.
-fn expired(person: &Person) -> String {
-    let keys = TokenKeys::hs256(JWT_SECRET.as_bytes());
-    let now = OffsetDateTime::now_utc().unix_timestamp().unsigned_abs();
-    let claims = keys.verify(&person.token, now).unwrap();
-    let claims = Claims { iat: claims.iat - 7200, exp: claims.iat - 3600, ..claims };
-    TokenSigner::hs256(JWT_SECRET.as_bytes()).sign(&claims).unwrap()
-}
-
 fn id_of(answer: &Response) -> (Uuid, StatusCode) {
     let id = answer.headers()["x-request-id"].to_str().unwrap();
     (id.parse().unwrap(), answer.status())
@@ -303,16 +297,9 @@ fn id_of(answer: &Response) -> (Uuid, StatusCode) {
 /// Waits until nothing is left in the spool.
 async fn drained(memoric: Deployment) -> Deployment {
     let metrics = memoric.value("MEMORIC_GATEWAY_METRICS").parse().unwrap();
-    wait_for(async || Figures::at(metrics).await.of("waiting", "known") == 0.0).await;
+    until("all is delivered", async || Figures::at(metrics).await.of("waiting", "known") == 0.0)
+        .await;
     memoric
-}
-
-async fn wait_for(is_so: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < Duration::from_secs(60), "it never is");
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn trail(memoric: &Deployment) -> Session {

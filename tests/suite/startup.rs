@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Recipe, Servers, World};
+use harness::{Deployment, PASSWORD, Recipe, Servers, World, until};
 use serde_json::json;
 
 const BOTH: [&str; 2] = ["memoric-backend", "memoric-gateway"];
@@ -39,6 +39,7 @@ async fn a_secret_that_is_missing_short_or_a_sample_stops_the_start() {
     for (name, programs) in [
         ("MEMORIC_JWT_SECRET", &BOTH[..]),
         ("MEMORIC_ASSERTION_KEY", &BOTH[..]),
+        ("MEMORIC_CHECK_KEY", &BOTH[..]),
         ("MEMORIC_DB_PASSWORD", &["memoric-backend"]),
     ] {
         let recipe = Recipe::new().await.unset(name);
@@ -86,6 +87,75 @@ async fn a_secret_may_come_from_a_file_and_from_one_place_only() {
         .args(["serve"])
         .run();
     assert_refused(&absent, &["MEMORIC_JWT_SECRET_FILE", "/nowhere/jwt"], "absent");
+}
+
+#[tokio::test]
+async fn a_password_comes_from_a_file_and_an_impossible_one_makes_nobody() {
+    let memoric = Recipe::new().await.start().await;
+    let file = memoric.folder().join("password");
+    let create = |name: &str, password: &[u8]| {
+        std::fs::write(&file, password).unwrap();
+        let email = format!("{name}@example.com");
+        let path = file.display().to_string();
+        let wanted = ["user", "create", "--username", name, "--email", &email, "--role", "user"];
+        memoric.program("memoric-backend").args(wanted).args(["--password-file", &path]).run()
+    };
+
+    for (name, password) in [
+        ("empty", &b""[..]),
+        ("blank", b"\n"),
+        ("nul", b"correct\0horse-battery\n"),
+        ("bytes", b"correct-\xff\xfe-horse\n"),
+    ] {
+        let refused = create(name, password);
+        assert_eq!(refused.status.code(), Some(1), "{name}: {}", told(&refused));
+        assert!(!told(&refused).contains("correct"), "{name}: {}", told(&refused));
+    }
+    assert!(create("alice", format!("{PASSWORD}\n").as_bytes()).status.success());
+
+    let listed = memoric.program("memoric-backend").args(["user", "list"]).run();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert_eq!(listed.matches("@example.com").count(), 1, "{listed}");
+    assert_eq!(log_in(&memoric, "alice").await.0, 200, "the end of the line is not part of it");
+}
+
+#[tokio::test]
+async fn what_the_operator_takes_away_a_running_gateway_hears_of() {
+    let memoric = Recipe::new().await.start().await;
+    for name in ["alice", "bob"] {
+        let email = format!("{name}@example.com");
+        let wanted = ["user", "create", "--username", name, "--email", &email, "--role", "user"];
+        let create = memoric.program("memoric-backend").args(wanted).args(["--password-stdin"]);
+        assert!(create.input(PASSWORD).run().status.success());
+    }
+    for (name, command) in [
+        ("alice", &["user", "deactivate", "--user", "alice"][..]),
+        ("bob", &["user", "set-roles", "--user", "bob", "--role", "readonly"]),
+    ] {
+        let token = log_in(&memoric, name).await.1;
+        let ask = async || {
+            let asked = reqwest::Client::new().get(format!("http://{}/memories", memoric.http));
+            asked.bearer_auth(&token).send().await.unwrap().status()
+        };
+        assert_eq!(ask().await, 200, "{name}");
+
+        let done = memoric.program("memoric-backend").args(command.iter().copied()).run();
+
+        assert!(done.status.success(), "{}", told(&done));
+        until(&format!("{name} is refused"), async || ask().await == 401).await;
+    }
+    assert_eq!(log_in(&memoric, "alice").await.0, 401, "she is let in no more");
+    assert_eq!(log_in(&memoric, "bob").await.0, 200, "he is, for less");
+}
+
+/// The status of the answer, and a token if there is one.
+async fn log_in(memoric: &Deployment, name: &str) -> (u16, String) {
+    let login = json!({"username": name, "password": PASSWORD});
+    let asked = reqwest::Client::new().post(format!("http://{}/auth/login", memoric.http));
+    let answer = asked.json(&login).send().await.unwrap();
+    let status = answer.status().as_u16();
+    let answer: serde_json::Value = answer.json().await.unwrap();
+    (status, answer["access_token"].as_str().unwrap_or_default().to_owned())
 }
 
 #[tokio::test]

@@ -90,12 +90,7 @@ async fn a_killed_run_is_recovered_by_the_next_one() {
 #[tokio::test]
 async fn secrets_are_for_their_owner_alone_and_are_made_once() {
     let mut up = Up::start().await;
-    let secrets = || {
-        let script = format!("cd '{}/secrets' && stat -c '%a %n' * && cat *", up.home.display());
-        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let before = secrets();
+    let before = up.secrets();
     let modes: Vec<_> = before
         .lines()
         .filter(|line| line.starts_with(|char: char| char.is_ascii_digit()) && line.contains(' '))
@@ -105,12 +100,36 @@ async fn secrets_are_for_their_owner_alone_and_are_made_once() {
     up.end(Signal::TERM);
     up.start_again().await;
 
-    let secrets = {
-        let script = format!("cd '{}/secrets' && stat -c '%a %n' * && cat *", up.home.display());
-        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
+    assert_eq!(up.secrets(), before);
+    up.end(Signal::TERM);
+}
+
+#[tokio::test]
+async fn each_process_has_its_own_secrets_alone_and_clients_come_by_tls_as_the_readme_prints() {
+    let mut up = Up::start().await;
+
+    let (gateway, backend) = (up.variables("memoric-gateway"), up.variables("memoric-backend"));
+    let has =
+        |variables: &[String], name: &str| variables.iter().any(|each| each.starts_with(name));
+    for name in ["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY", "MEMORIC_CHECK_KEY"] {
+        assert!(has(&gateway, name) && has(&backend, name), "{name}: {gateway:?}");
+    }
+    for name in ["MEMORIC_ENCRYPTION_KEY", "MEMORIC_DB_PASSWORD"] {
+        assert!(!has(&gateway, name) && has(&backend, name), "{name} opens what is stored");
+    }
+    for name in ["MEMORIC_DB_ADMIN_PASSWORD", "ADMIN_PASSWORD"] {
+        assert!(!has(&gateway, name) && !has(&backend, name), "{name} is for who migrates");
+    }
+
+    let certificate = up.home.join("tls/localhost.pem").display().to_string();
+    let port = up.addresses[1].rsplit_once(':').unwrap().1;
+    let url = format!("https://localhost:{port}/ready");
+    let curl = |trusted: &[&str]| {
+        let arguments = ["-s", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        Command::new("curl").args(trusted).args(arguments).output().unwrap()
     };
-    assert_eq!(secrets, before);
+    assert_eq!(curl(&["--cacert", &certificate]).stdout, b"200");
+    assert!(!curl(&[]).status.success(), "nobody else vouches for it");
     up.end(Signal::TERM);
 }
 
@@ -189,6 +208,31 @@ impl Up {
     fn stop(mut self, signal: Signal) {
         self.end(signal);
         assert_eq!(self.processes(), [""; 0]);
+    }
+
+    /// Every secret and its mode.
+    fn secrets(&self) -> String {
+        let script = format!("cd '{}/secrets' && stat -c '%a %n' * && cat *", self.home.display());
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The environment of this instance's process of that `program`.
+    fn variables(&self, program: &str) -> Vec<String> {
+        let home = self.home.display().to_string();
+        let told = |process: &Path, what| {
+            let bytes = std::fs::read(process.join(what)).unwrap_or_default();
+            let parts = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+            parts.map(std::borrow::Cow::into_owned).collect::<Vec<_>>()
+        };
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let is_it = |process: &PathBuf| {
+            let command = told(process, "cmdline");
+            command[0].ends_with(program) && command.iter().any(|word| word == "serve")
+        };
+        let ours = processes.map(|entry| entry.path()).filter(is_it);
+        let mut environments = ours.map(|process| told(&process, "environ"));
+        environments.find(|each| each.iter().any(|variable| variable.contains(&home))).unwrap()
     }
 
     /// Every process that has this instance's folder in its command line or works in it.

@@ -372,9 +372,23 @@ pub fn safe_text(text: &str, limit: usize) -> String {
     text.chars().take(limit).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
-fn microseconds(time: OffsetDateTime) -> i64 {
-    i64::try_from(time.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
+/// What a client's program says of itself in `User-Agent`, made fit for a record: bytes that are no
+/// UTF-8 are replaced, and neither they nor its length cost the rest. `None`: it says nothing.
+pub fn user_agent(sent: &[u8]) -> Option<String> {
+    let said = String::from_utf8_lossy(sent);
+    (!said.is_empty()).then(|| safe_text(&said, LONGEST_TEXT))
 }
+
+/// Microseconds since 1970.
+pub(crate) fn microseconds(time: OffsetDateTime) -> i64 {
+    time.unix_timestamp().saturating_mul(1_000_000).saturating_add(time.microsecond().into())
+}
+
+/// Characters of an id or a name in a record.
+pub const LONGEST_NAME: usize = 255;
+
+/// Characters of a sentence in a record, and of a client's own name for itself.
+pub const LONGEST_TEXT: usize = 500;
 
 const CANONICAL_VERSION: u8 = 1;
 
@@ -426,6 +440,14 @@ mod tests {
             record().canonical_head(b"other"),
         ];
         assert!(others.iter().all(|other| *other != base));
+    }
+
+    #[test]
+    fn a_program_is_named_whatever_bytes_it_sends() {
+        assert_eq!(user_agent(b"curl/8.5"), Some("curl/8.5".to_owned()));
+        assert_eq!(user_agent(b"Zo\xc3\xab\xff/1\t"), Some("Zoë\u{fffd}/1\u{fffd}".to_owned()));
+        assert_eq!(user_agent(&[b'x'; 8_000]).unwrap().len(), LONGEST_TEXT);
+        assert_eq!(user_agent(b""), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Permission, Permissions, Role, Roles, base62::is_base62};
+use crate::{Permission, Permissions, Roles, base62::is_base62};
 
 /// A caller whose credential has been verified.
 ///
@@ -92,11 +92,6 @@ impl UserId {
 }
 
 impl Identity {
-    /// Whether the subject is an admin.
-    pub fn is_admin(&self) -> bool {
-        self.roles.contains(Role::Admin)
-    }
-
     /// Whether the roles allow `permission`, and the credential was made for it.
     pub fn may(&self, permission: Permission) -> bool {
         let is_scoped = match &self.presented {

@@ -1,14 +1,17 @@
 //! Access tokens: their claims, and the one way to believe them (RFC 7519, RFC 8725).
 
+mod key;
+
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::{Identity, KeyPurpose, PresentedBy, Roles, UserId, key_id};
+pub use self::key::{TokenKey, TokenSigner};
+use crate::{Identity, PresentedBy, Roles, UserId};
 
 /// Who mints our tokens.
 pub const ISSUER: &str = "memoric";
@@ -46,20 +49,13 @@ pub struct Claims {
     pub nbf: Option<u64>,
     /// For whom it is. We never set it, so one that has it is for someone else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aud: Option<serde_json::Value>,
+    pub aud: Option<Value>,
 }
 
-/// The keys that tokens are believed by.
+/// The ring of keys that tokens are believed by. One of them signs, all of them verify.
 #[derive(Clone)]
 pub struct TokenKeys {
     keys: Vec<TokenKey>,
-}
-
-/// Mints access tokens. The backend alone has one.
-#[derive(Clone)]
-pub struct TokenSigner {
-    header: String,
-    key: EncodingKey,
 }
 
 /// Why a token was not believed.
@@ -82,13 +78,6 @@ pub enum TokenError {
     Early,
 }
 
-#[derive(Clone)]
-struct TokenKey {
-    kid: String,
-    algorithm: Algorithm,
-    key: DecodingKey,
-}
-
 /// The header, every member of which we know. An unknown one is refused, `crit`, `jku`, `jwk`
 /// and `x5u` with it: a token never says how it wants to be verified.
 #[derive(Deserialize)]
@@ -103,12 +92,18 @@ struct Header<'a> {
 impl TokenKeys {
     /// Believes what is signed with one HS256 secret.
     pub fn hs256(secret: &[u8]) -> Self {
-        let key = TokenKey {
-            kid: kid(secret),
-            algorithm: Algorithm::HS256,
-            key: DecodingKey::from_secret(secret),
-        };
-        Self { keys: vec![key] }
+        Self { keys: vec![TokenKey::hs256(secret)] }
+    }
+
+    /// The keys of the ring.
+    pub fn keys(&self) -> &[TokenKey] {
+        &self.keys
+    }
+
+    /// What others need to verify our tokens: the public keys as a set (RFC 7517, section 5). Of a
+    /// key that is secret nothing is told.
+    pub fn to_jwks(&self) -> Value {
+        json!({ "keys": self.keys.iter().filter_map(TokenKey::to_jwk).collect::<Vec<_>>() })
     }
 
     /// Believes `token` only if one of our keys signed it, by that key's own algorithm, and `now`
@@ -121,9 +116,8 @@ impl TokenKeys {
         let (header, claims) = message.split_once('.').ok_or(NOT_THREE_PARTS)?;
         let key = self.key_for(&decode(header)?)?;
         decode(signature)?;
-        match crypto::verify(signature, message.as_bytes(), &key.key, key.algorithm) {
-            Ok(true) => {}
-            Ok(false) | Err(_) => return Err(TokenError::Forged),
+        if !key.signed(message, signature) {
+            return Err(TokenError::Forged);
         }
         let claims: Claims = serde_json::from_slice(&decode(claims)?)
             .map_err(|_| TokenError::Malformed("its claims are not ours"))?;
@@ -138,25 +132,14 @@ impl TokenKeys {
             return Err(TokenError::Malformed("it is of another type"));
         }
         let key =
-            self.keys.iter().find(|key| key.kid == header.kid).ok_or(TokenError::UnknownKey)?;
-        if spelling(key.algorithm) == header.alg { Ok(key) } else { Err(TokenError::UnknownKey) }
+            self.keys.iter().find(|key| key.kid() == header.kid).ok_or(TokenError::UnknownKey)?;
+        if key.algorithm() == header.alg { Ok(key) } else { Err(TokenError::UnknownKey) }
     }
 }
 
-impl TokenSigner {
-    /// Signs with an HS256 secret.
-    pub fn hs256(secret: &[u8]) -> Self {
-        let header = format!(r#"{{"alg":"HS256","typ":"JWT","kid":"{}"}}"#, kid(secret));
-        Self { header: BASE64.encode(header), key: EncodingKey::from_secret(secret) }
-    }
-
-    /// The token that says `claims`.
-    pub fn sign(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
-        let claims = serde_json::to_vec(claims)
-            .map_err(|_| jsonwebtoken::errors::ErrorKind::InvalidToken)?;
-        let message = format!("{}.{}", self.header, BASE64.encode(claims));
-        let signature = crypto::sign(message.as_bytes(), &self.key, Algorithm::HS256)?;
-        Ok(format!("{message}.{signature}"))
+impl FromIterator<TokenKey> for TokenKeys {
+    fn from_iter<I: IntoIterator<Item = TokenKey>>(keys: I) -> Self {
+        Self { keys: keys.into_iter().collect() }
     }
 }
 
@@ -199,32 +182,14 @@ impl Claims {
 
 impl fmt::Debug for TokenKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|key| &key.kid)).finish()
+        f.debug_list().entries(self.keys.iter().map(TokenKey::kid)).finish()
     }
-}
-
-impl fmt::Debug for TokenSigner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenSigner(..)")
-    }
-}
-
-fn kid(secret: &[u8]) -> String {
-    hex::encode(key_id(secret, KeyPurpose::Jwt))
 }
 
 /// Decodes canonical base64url alone: a token has one spelling (the engine refuses padding and
 /// bits that decode to nothing).
 fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
     BASE64.decode(part).map_err(|_| TokenError::Malformed("it is not base64url"))
-}
-
-const fn spelling(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::HS256 => "HS256",
-        Algorithm::EdDSA => "EdDSA",
-        _ => "",
-    }
 }
 
 const NOT_THREE_PARTS: TokenError = TokenError::Malformed("it has not three parts");
@@ -237,7 +202,7 @@ const LEEWAY: u64 = 5;
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 
     use super::*;
     use crate::Role;
@@ -262,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_header_cannot_choose_how_it_is_verified() {
-        let kid = kid(SECRET);
+        let kid = TokenKey::hs256(SECRET).kid().to_owned();
         let ours = json!({"alg": "HS256", "typ": "JWT", "kid": kid});
         assert!(signed(&ours.to_string(), &claims_json()).is_ok());
         let hostile = [
@@ -391,7 +356,11 @@ mod tests {
     }
 
     fn claimed(claims: &str) -> Result<Claims, TokenError> {
-        signed(&json!({"alg": "HS256", "typ": "JWT", "kid": kid(SECRET)}).to_string(), claims)
+        signed(
+            &json!({"alg": "HS256", "typ": "JWT", "kid": TokenKey::hs256(SECRET).kid()})
+                .to_string(),
+            claims,
+        )
     }
 
     fn signed(header: &str, claims: &str) -> Result<Claims, TokenError> {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use axum::http::StatusCode;
 use memoric_contract::{
-    UserId,
-    audit::{Emitter, Personal},
+    Operation, UserId,
+    audit::{Emitter, LONGEST_NAME, Personal},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -128,7 +128,7 @@ pub(super) async fn read_notable(app: &App, call: &Call) -> Answer {
 pub(super) async fn count(app: &App, call: &Call) -> Answer {
     let mut asked = Asked::read(call.target())?;
     let Some(since) = since(&mut asked) else { return Err(asked.refusal()) };
-    let counts = app.store.count_trail(&Scope::of(call)?, since).await?;
+    let counts = app.store.count_trail(&scope(call)?, since).await?;
     let by_event = counts.by_event.into_iter();
     let statistics = Statistics {
         total_events: counts.total,
@@ -145,7 +145,12 @@ async fn find(app: &App, call: &Call, filter: &TrailFilter) -> Result<TrailPage,
     if let Some(subject) = filter.subject.filter(|subject| *subject != UserId::NOBODY) {
         call.concerns(subject);
     }
-    Ok(app.store.read_trail(&Scope::of(call)?, filter).await?)
+    Ok(app.store.read_trail(&scope(call)?, filter).await?)
+}
+
+/// The trail is for admins, by a credential that was made for it.
+fn scope(call: &Call) -> Result<Scope, ApiError> {
+    Scope::of_admin(call, call.operation().and_then(Operation::needs))
 }
 
 fn rows<'a>(app: &App, found: &'a TrailPage) -> Vec<Row<'a>> {
@@ -158,7 +163,7 @@ fn filter(app: &App, call: &Call) -> Result<TrailFilter, ApiError> {
     let address = asked.maybe_address("ip_address");
     let success = asked.maybe_flag("success");
     let since = since(&mut asked);
-    let numbers = (limit(&mut asked), asked.number("offset", 0..=i64::MAX, 0));
+    let numbers = (limit(&mut asked), asked.number("offset", 0..=FURTHEST, 0));
     let (
         [
             Some(event_type),
@@ -278,9 +283,13 @@ const FILTERS: [(&str, usize); 6] = [
     ("event_type", LONGEST_WORD),
     ("user_id", LONGEST_WORD),
     ("resource_type", LONGEST_WORD),
-    ("resource_id", 256),
+    ("resource_id", LONGEST_NAME),
     ("severity", LONGEST_WORD),
-    ("username", 256),
+    ("username", LONGEST_NAME),
 ];
 
 const LONGEST_WORD: usize = 128;
+
+/// How many records may be passed over: each is looked at. Who wants what is behind them narrows by
+/// the time or another filter.
+const FURTHEST: i64 = 10_000;

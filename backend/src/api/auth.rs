@@ -10,7 +10,7 @@ mod reset;
 mod sessions;
 
 use axum::http::StatusCode;
-use memoric_contract::{Roles, UserId, audit::Resource};
+use memoric_contract::{Operation, Roles, UserId, audit::Resource};
 use serde::Serialize;
 
 pub(super) use self::{
@@ -64,11 +64,15 @@ pub(super) async fn show_profile(app: &App, call: &Call) -> Answer {
         call.concerns_account(own.id);
         return Ok(json(StatusCode::OK, &Profile::of(&own)));
     }
-    if !identity.is_admin() {
+    let needed = Operation::ShowProfile.needs_for_another();
+    if !needed.is_some_and(|needed| identity.may(needed)) {
         return Err(deny(app, call, "another user's profile", (Resource::User, None)).await);
     }
     let found = match wanted {
-        Some(name) => app.store.profile(&Scope::of(call)?, name.as_str()).await?,
+        Some(name) => {
+            let scope = Scope::of_admin(call, needed)?;
+            app.store.profile(&scope, name.as_str()).await?
+        }
         None => None,
     };
     let found = found.ok_or(ApiError::UserNotFound)?;

@@ -17,9 +17,7 @@ use memoric_config::{
 };
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands, Identity, Role, Roles,
-    api_key::CheckKey,
-    revocation::FeedPage,
-    token::{TokenKeys, TokenSigner},
+    api_key::CheckKey, audit::RECORDED_HEADER, revocation::FeedPage, token::TokenKeys,
 };
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
@@ -44,7 +42,7 @@ use crate::{
     seal::{Keyring, Sealing},
     sessions::{Lives, Sessions},
     store::fixture::World,
-    tokens::Tokens,
+    tokens::{TokenRing, Tokens},
     vault::Vault,
 };
 
@@ -293,11 +291,53 @@ async fn an_admin_by_the_gateways_word_must_be_one_by_the_databases() {
 }
 
 #[tokio::test]
+async fn what_an_admin_was_not_shown_is_not_on_record_as_shown() {
+    let desk = Desk::new().await;
+    desk.remember(&desk.alice(), &json!({ "content": "hers" })).await;
+    let root = desk.root().await;
+    let target = format!("/memories?user_id={}", desk.world.alice);
+    // As whoever writes to the files: no trigger is in their way.
+    let spoil = "SET session_replication_role = replica;
+        UPDATE memoric.memories SET payload = set_byte(payload, 80, get_byte(payload, 80) # 1)";
+
+    desk.world.as_superuser(spoil).await;
+    let (spoilt, _) = desk.recall_in(RequestId::new(), &target, &root).await;
+    desk.world.as_superuser(spoil).await;
+    let (whole, shown) = desk.recall_in(RequestId::new(), &target, &root).await;
+
+    assert_eq!((spoilt.status.as_u16(), spoilt.headers.get(RECORDED_HEADER)), (500, None));
+    assert_eq!(
+        (whole.status.as_u16(), whole.headers[RECORDED_HEADER].as_bytes()),
+        (200, &b"1"[..])
+    );
+    assert_eq!(shown[0]["content"], "hers");
+    let kept = "SELECT count(*) FROM audit.trail WHERE event_type = 'memory.retrieved'";
+    assert_eq!(desk.world.as_superuser(kept).await, ["1"], "the one that was shown");
+}
+
+#[tokio::test]
+async fn a_reading_that_the_gateway_repeats_is_answered_and_on_record_as_often() {
+    let desk = Desk::new().await;
+    desk.remember(&desk.alice(), &json!({ "content": "hers" })).await;
+    let root = desk.root().await;
+    let (request, target) = (RequestId::new(), format!("/memories?user_id={}", desk.world.alice));
+
+    for _ in 0..2 {
+        let (head, shown) = desk.recall_in(request, &target, &root).await;
+        assert_eq!((head.status.as_u16(), &shown[0]["content"]), (200, &json!("hers")));
+        assert_eq!(head.headers[RECORDED_HEADER], "1", "the gateway need not record it");
+    }
+
+    let kept = format!(
+        "SELECT event_type, status, success FROM audit.trail WHERE request_id = '{request}'"
+    );
+    assert_eq!(desk.world.as_superuser(&kept).await.len(), 2);
+}
+
+#[tokio::test]
 async fn more_than_is_held_at_once_is_asked_for_in_parts() {
     let desk = Desk::new().await;
-    let bob_is_admin = "UPDATE memoric.users SET roles = '{admin}' WHERE username = 'bob'";
-    desk.world.as_superuser(bob_is_admin).await;
-    let (alice, bob) = (desk.alice(), desk.identity(desk.world.bob.0, Role::Admin));
+    let (alice, bob) = (desk.alice(), desk.root().await);
     for content in ["one", "two", "three"] {
         desk.remember(&alice, &json!({ "content": content })).await;
     }
@@ -456,7 +496,7 @@ impl Desk {
             passwords: Passwords::new(NonZeroUsize::MIN, 64).unwrap(),
             password_rules: Arc::new(PasswordRules::new(schema::PasswordRules::Nist, 12)),
             guesses: Guesses::new(Instant::now()),
-            tokens: Arc::new(Tokens::new(TokenSigner::hs256(SECRET), Duration::from_secs(3600))),
+            tokens: Arc::new(Tokens::new(TokenRing::hs256(SECRET), Duration::from_secs(3600))),
             courier: Arc::new(Courier::new(redis, &metrics)),
             registration: Registration::Open,
             sealing: Sealing::On,
@@ -478,6 +518,21 @@ impl Desk {
         let sent = sent.map_or_else(Body::empty, |sent| Body::from(sent.to_string()));
         let (head, body) = self.exchange(asked, caller, sent, request).await;
         (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Bob, an admin.
+    async fn root(&self) -> Identity {
+        let bob_is_admin = "UPDATE memoric.users SET roles = '{admin}' WHERE username = 'bob'";
+        self.world.as_superuser(bob_is_admin).await;
+        self.identity(self.world.bob.0, Role::Admin)
+    }
+
+    /// What is recalled in the course of one request.
+    async fn recall_in(&self, request: RequestId, target: &str, who: &Identity) -> (Parts, Value) {
+        let asked = ("GET", target, Operation::RecallMemories.name());
+        let caller = Caller::Known(who.clone());
+        let (head, body) = self.exchange(asked, &caller, Body::empty(), request).await;
+        (head, serde_json::from_slice(&body).unwrap())
     }
 
     async fn exchange(

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, thread, time::Instant};
 
 use memoric_config::Invalid;
-use memoric_contract::{api_key::CheckKey, token::TokenSigner};
+use memoric_contract::api_key::CheckKey;
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
 
@@ -123,10 +123,7 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
             config.password_min_length,
         )),
         guesses: Guesses::new(Instant::now()),
-        tokens: Arc::new(Tokens::new(
-            TokenSigner::hs256(config.signing_secret.expose()),
-            config.access_token_ttl,
-        )),
+        tokens: Arc::new(Tokens::new(config.token_ring.clone(), config.access_token_ttl)),
         courier: Arc::new(Courier::new(Arc::clone(&config.redis), metrics)),
         registration: config.registration,
         sealing: Sealing::of(config.seals_content),

@@ -23,6 +23,10 @@ struct Report {
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
     say!("{}", memoric_config::report(&console.loaded, &console.environment)?);
     let config = config(console)?;
+    for (place, key) in config.token_ring.keys().keys().iter().enumerate() {
+        let signs = if place == 0 { ", signs" } else { "" };
+        say!("token key: {} {}{signs}", key.kid(), key.algorithm());
+    }
     let failed = block_on(async { Ok(try_all(&config).await?.failed) })?;
     match failed {
         0 => Ok(()),

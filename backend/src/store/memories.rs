@@ -4,7 +4,7 @@ use memoric_contract::UserId;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Store, StoreError, fitting, sole, trail::Appended};
+use super::{Store, StoreError, fitting, sole, trail::Appended, tx::ScopedTx};
 use crate::{
     audit::Entry,
     crossing::Crossing,
@@ -107,37 +107,59 @@ impl Store {
         rows.iter().map(|row| MemoryRow::read(scope.owner(), row)).collect()
     }
 
-    /// The same of the user to whom an admin crosses over, in the transaction that records it.
+    /// What `open` makes of the same of the user to whom an admin crosses over, in the transaction that
+    /// records it.
     ///
     /// Where the record cannot be made to last, nothing is returned; where nothing is to be
-    /// returned, nothing was read and nothing is recorded.
-    pub(crate) async fn recall_across(
+    /// returned, or it does not open, nothing was read and nothing is recorded.
+    pub(crate) async fn recall_across<T, E, F>(
         &self,
         crossing: &Crossing,
         entry: &Entry,
-        term: Option<Term>,
-        most: AtMost,
-    ) -> Result<Option<Vec<MemoryRow>>, StoreError> {
-        const RECORD: &str = "SELECT audit.append($1, NULL)";
-        let (UserId(owner), (rows, bytes)) = (crossing.owner(), most.fitting()?);
+        (term, most): (Option<Term>, AtMost),
+        open: impl FnOnce(Vec<MemoryRow>) -> F,
+    ) -> Result<Option<T>, E>
+    where
+        E: From<StoreError>,
+        F: Future<Output = Result<T, E>>,
+    {
         let mut tx = self.pools.admin.scoped(crossing.context()).begin().await?;
-        tx.query(RECORD, &[&Appended::new(entry)]).await?;
-        tx.query(ONLY_READ, &[]).await?;
-        let rows = match &term {
-            None => tx.query(RECALL, &[&owner, &rows, &bytes]).await?,
-            Some(Term(term)) => {
-                tx.query(RECALL_THREAD, &[&owner, &rows, &bytes, &term.as_slice()]).await?
-            }
-        };
-        let rows = rows.iter().map(|row| MemoryRow::read(crossing.owner(), row));
-        let Some(found) = rows.collect::<Result<Option<_>, _>>()? else {
+        let Some(rows) = read_across(&mut tx, crossing, entry, (term, most)).await? else {
             tx.roll_back().await?;
             return Ok(None);
         };
-        tx.commit().await?;
-        entry.note_written();
-        Ok(Some(found))
+        match open(rows).await {
+            Ok(opened) => {
+                tx.commit().await?;
+                entry.note_written();
+                Ok(Some(opened))
+            }
+            Err(error) => {
+                tx.roll_back().await?;
+                Err(error)
+            }
+        }
     }
+}
+
+/// The record of a crossing first, and then what it is about.
+async fn read_across(
+    tx: &mut ScopedTx,
+    crossing: &Crossing,
+    entry: &Entry,
+    (term, most): (Option<Term>, AtMost),
+) -> Result<Option<Vec<MemoryRow>>, StoreError> {
+    const RECORD: &str = "SELECT audit.append($1, NULL)";
+    let (UserId(owner), (rows, bytes)) = (crossing.owner(), most.fitting()?);
+    tx.query(RECORD, &[&Appended::new(entry)]).await?;
+    tx.query(ONLY_READ, &[]).await?;
+    let rows = match &term {
+        None => tx.query(RECALL, &[&owner, &rows, &bytes]).await?,
+        Some(Term(term)) => {
+            tx.query(RECALL_THREAD, &[&owner, &rows, &bytes, &term.as_slice()]).await?
+        }
+    };
+    rows.iter().map(|row| MemoryRow::read(crossing.owner(), row)).collect()
 }
 
 impl AtMost {
@@ -426,7 +448,10 @@ mod tests {
         let record =
             crossing.record(&call, (EventType::MemoryRetrieved, Action::Read, Resource::Memory));
         let (entry, most) = (Entry::impersonal(record), AtMost { rows: 20, bytes: 1_000 });
-        let recall = || world.store.recall_across(&crossing, &entry, None, most);
+        let recall = || {
+            let open = async |rows: Vec<MemoryRow>| Ok::<_, StoreError>(rows.len());
+            world.store.recall_across(&crossing, &entry, (None, most), open)
+        };
         let count = "SELECT count(*) FROM audit.trail WHERE event_type = 'memory.retrieved'";
 
         let writes = "CREATE FUNCTION public.writes() RETURNS bigint LANGUAGE sql SECURITY DEFINER
@@ -441,7 +466,7 @@ mod tests {
         assert_eq!(world.as_superuser(count).await, ["0"], "nor its record, where it fails");
 
         world.as_superuser("DROP POLICY hook ON memoric.memories").await;
-        assert_eq!(recall().await.unwrap().map(|rows| rows.len()), Some(1));
+        assert_eq!(recall().await.unwrap(), Some(1));
         assert_eq!(world.as_superuser(count).await, ["1"]);
     }
 

@@ -212,6 +212,7 @@ impl Store {
             )
             .await?;
         let head = rows.first().ok_or_else(|| mismatch("a page of the trail without a total"))?;
+        ensure_open(head)?;
         let total = head.try_get("total")?;
         // Where nothing is on the page, its one row has a total and nothing else.
         let is_empty = head.try_get::<_, Option<i64>>("id")?.is_none();
@@ -228,6 +229,7 @@ impl Store {
         let rows = self.pools.admin.scoped(scope.context()).read(COUNT_TRAIL, &[&since]).await?;
         let (all, each) =
             rows.split_first().ok_or_else(|| mismatch("a count of the trail without a total"))?;
+        ensure_open(all)?;
         let of_event = |row: &Row| Ok((row.try_get("event_type")?, row.try_get("total")?));
         Ok(Counts {
             total: all.try_get("total")?,
@@ -363,6 +365,14 @@ pub(super) fn done(rows: Vec<Row>, entry: &Entry) -> Result<bool, StoreError> {
     Ok(is_done)
 }
 
+/// Refuses an answer in which the trail was not to be seen.
+fn ensure_open(row: &Row) -> Result<(), StoreError> {
+    if row.try_get("is_open")? {
+        return Ok(());
+    }
+    Err(mismatch("the trail is not open to the context"))
+}
+
 type Written = Result<IsNull, Box<dyn Error + Sync + Send>>;
 
 /// What happened since `$1`. Partitions that were full before that are not looked at: a record is
@@ -370,6 +380,14 @@ type Written = Result<IsNull, Box<dyn Error + Sync + Send>>;
 macro_rules! recent {
     () => {
         "trail.occurred_at >= $1 AND trail.received_at >= $1 - interval '1 hour'"
+    };
+}
+
+/// Whether the policies of the trail let the context read it. Where they do not they show nothing, which
+/// nobody may take for a trail without a record.
+macro_rules! is_open {
+    () => {
+        "sec.administers('read_audit', 'read_user_audit', 'read_security_audit', 'count_audit') AS is_open"
     };
 }
 
@@ -393,12 +411,14 @@ macro_rules! matching {
 }
 
 const READ_TRAIL: &str = concat!(
-    "SELECT counted.total, page.id, page.event_id, page.occurred_at, page.event_type, page.severity, page.emitter,
+    "SELECT counted.is_open, counted.total, page.id, page.event_id, page.occurred_at, page.event_type, page.severity, page.emitter,
             page.subject, page.owner, page.credential_kind, page.credential_id, page.session_id, page.request_id,
             page.operation, page.action, page.method, page.path, page.status, page.success, page.resource_type,
             page.resource_id, page.namespace, page.description, page.error_message, page.metadata, page.personal,
             page.personal_subject, keys.wrapped
-     FROM (SELECT count(*) AS total FROM audit.trail WHERE ",
+     FROM (SELECT count(*) AS total, ",
+    is_open!(),
+    " FROM audit.trail WHERE ",
     matching!(),
     ") AS counted
      LEFT JOIN (
@@ -418,8 +438,9 @@ const READ_TRAIL: &str = concat!(
 /// The total comes first, without an event.
 const COUNT_TRAIL: &str = concat!(
     "SELECT trail.event_type, count(*) AS total, count(*) FILTER (WHERE NOT trail.success) AS failed,
-            count(DISTINCT trail.subject) AS subjects
-     FROM audit.trail WHERE ",
+            count(DISTINCT trail.subject) AS subjects, ",
+    is_open!(),
+    " FROM audit.trail WHERE ",
     recent!(),
     " GROUP BY GROUPING SETS ((), (trail.event_type))
      ORDER BY grouping(trail.event_type) DESC, total DESC, trail.event_type"
@@ -574,32 +595,42 @@ mod tests {
         }
         let count = async |operation, since| {
             let scope = scope(world.alice, Role::Admin, operation);
-            world.store.count_trail(&scope, since).await.unwrap()
+            world.store.count_trail(&scope, since).await
         };
         let now = OffsetDateTime::now_utc();
 
-        let counts = count(Operation::CountAudit, now - Duration::hours(1)).await;
+        let counts = count(Operation::CountAudit, now - Duration::hours(1)).await.unwrap();
 
         assert_eq!((counts.total, counts.failed, counts.subjects), (5, 3, 2));
         let by_event = [("authz.access.denied".to_owned(), 3), ("user.created".to_owned(), 2)];
         assert_eq!(counts.by_event, by_event);
-        assert_eq!(count(Operation::CountAudit, now + Duration::hours(1)).await.total, 0);
+        let ahead = count(Operation::CountAudit, now + Duration::hours(1)).await.unwrap();
+        assert_eq!(ahead.total, 0);
         let elsewhere = count(Operation::RecallMemories, now - Duration::hours(1)).await;
-        assert_eq!((elsewhere.total, elsewhere.by_event.len()), (0, 0));
+        assert!(elsewhere.is_err(), "not allowed is no trail without a record");
     }
 
     #[tokio::test]
     async fn the_trail_is_for_admins_who_come_to_read_it() {
         let world = World::new().await;
         let seen = async |role, operation| {
+            const COUNT: &str = "SELECT count(*) FROM audit.trail";
             let scope = scope(world.alice, role, operation);
-            world.store.read_trail(&scope, &everything()).await.unwrap().total
+            let admin = world.store.pools().admin.scoped(scope.context());
+            let rows: i64 = admin.read(COUNT, &[]).await.unwrap()[0].get(0);
+            let page = world.store.read_trail(&scope, &everything()).await;
+            (rows, page.map(|page| page.total).ok())
         };
 
-        assert_eq!(seen(Role::Admin, Operation::ReadAudit).await, 2);
-        assert_eq!(seen(Role::User, Operation::ReadAudit).await, 0);
-        assert_eq!(seen(Role::Readonly, Operation::ReadAudit).await, 0);
-        assert_eq!(seen(Role::Admin, Operation::RecallMemories).await, 0);
+        assert_eq!(seen(Role::Admin, Operation::ReadAudit).await, (2, Some(2)));
+        for (role, operation) in [
+            (Role::User, Operation::ReadAudit),
+            (Role::Readonly, Operation::ReadAudit),
+            (Role::Admin, Operation::RecallMemories),
+        ] {
+            let refused = (0, None);
+            assert_eq!(seen(role, operation).await, refused, "{role:?}: not a page without rows");
+        }
     }
 
     #[tokio::test]

@@ -25,6 +25,9 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
         ("spool", spool::ensure_usable(&config.spool.folder).map_err(Failure::from)),
     ];
     writeln!(out, "channel: {}", config.backend)?;
+    for key in config.token_keys.keys() {
+        writeln!(out, "token key: {} {}", key.kid(), key.algorithm())?;
+    }
     for (name, finding) in &findings {
         match finding {
             Ok(()) => writeln!(out, "{name}: ok")?,

@@ -140,6 +140,15 @@ impl Log {
         written
     }
 
+    /// Appends what makes a record true that is in the log though its request was refused. It goes
+    /// where that one went, also while the disk fails and nothing else is taken.
+    pub(crate) fn correct(&self, frame: &[u8]) {
+        let mut state = self.shared.lock();
+        if let Err(kind) = state.correct(&self.shared, frame) {
+            tracing::error!(%kind, "a record in the spool says what did not happen");
+        }
+    }
+
     /// Resolves when what ends at `position` is as durable as the settings say.
     pub(crate) async fn settled(&self, position: Position) -> Result<(), SpoolRefusal> {
         self.shared.syncing.settled(position).await
@@ -277,7 +286,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::spool::tests::report;
+    use crate::spool::{
+        Spool, SpoolSettings,
+        tests::{report, settings},
+    };
 
     const SMALL: LogSettings =
         LogSettings { bytes: 1 << 20, segment: 2_000, durability: Durability::Group };
@@ -515,6 +527,50 @@ mod tests {
         assert_eq!((log.settled(written).await, log.settled(position).await), (Ok(()), Ok(())));
         assert_eq!(ids(&read_all(&log)), expected([0, 2]));
         assert!(log.figures().sync.failures > 0);
+    }
+
+    #[tokio::test]
+    async fn a_record_is_corrected_while_the_disk_fails_and_nothing_else_is_taken() {
+        let folder = tempdir().unwrap();
+        let settings = LogSettings { durability: Durability::Strict, ..SMALL };
+        let (log, _) = Log::open(&folder.path().join("log"), settings).unwrap();
+        let (home, away) = (folder.path().join("log"), folder.path().join("away"));
+        let written = {
+            let mut state = log.shared.lock();
+            let written = state.append(&log.shared, &report(0).frame(), u64::MAX).unwrap();
+            fs::rename(&home, &away).unwrap();
+            written
+        };
+        let unsettled = log.settled(written).await;
+
+        log.correct(&report(0).withheld().frame());
+
+        let gone = SpoolRefusal::Disk(io::ErrorKind::NotFound);
+        assert_eq!((unsettled, log.append(&report(9).frame())), (Err(gone), Err(gone)));
+        assert!(log.figures().is_failing, "that it could be written says nothing of the disk");
+        fs::rename(&away, &home).unwrap();
+        while log.figures().is_failing {
+            tokio::time::sleep(RETRY / 10).await;
+        }
+        assert_eq!(ids(&read_all(&log)), expected([0, 1]), "it stands behind the other");
+        let corrected = report(0).withheld().into_parts().0;
+        assert_eq!((corrected.status, corrected.success), (Some(503), false));
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_for_the_disk_is_not_told_as_answered() {
+        let folder = tempdir().unwrap();
+        let settings = SpoolSettings { durability: Durability::Strict, ..settings(folder.path()) };
+        let spool = Spool::open(settings).unwrap();
+        spool.record(&report(0)).await.unwrap();
+        // It takes what is written, and cannot be synced.
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        spool.known.shared.lock().active.as_mut().unwrap().file = Arc::new(null);
+
+        let refused = spool.record(&report(5)).await;
+
+        assert!(matches!(refused, Err(SpoolRefusal::Disk(_))), "{refused:?}");
+        assert_eq!(spool.figures().known.appended, 3, "what takes it back stands behind it");
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn told(
     Report::new(record, None, personal)
 }
 
-fn settings(folder: &Path) -> SpoolSettings {
+pub(super) fn settings(folder: &Path) -> SpoolSettings {
     SpoolSettings {
         folder: folder.join("spool"),
         known: 1024 * 1024,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use harness::{
     Answer, Edge,
     http2::{Frame, Http2, Outcome, PREFACE, block},
-    token,
+    token, until,
 };
 use memoric_contract::Role;
 use tokio::time::sleep;
@@ -64,7 +64,7 @@ async fn who_takes_back_every_request_is_cut() {
 
     assert!((100..300).contains(&taken_back), "{taken_back} were taken back");
     until_flooded(&edge).await;
-    until(async || edge.counted(CONNECTIONS).await == 0.0, "it is closed").await;
+    until("it is closed", async || edge.counted(CONNECTIONS).await == 0.0).await;
 }
 
 #[tokio::test]
@@ -323,15 +323,7 @@ async fn unparsed(edge: &Edge, reason: &str) -> f64 {
 
 /// Waits until something was given up because there was too much of it.
 async fn until_flooded(edge: &Edge) {
-    until(async || unparsed(edge, "flooded").await > 0.0, "it is a flood").await;
-}
-
-async fn until(is_so: impl AsyncFn() -> bool, what: &str) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < Duration::from_secs(15), "not yet: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
+    until("it is a flood", async || unparsed(edge, "flooded").await > 0.0).await;
 }
 
 /// What comes next, and next.

@@ -6,7 +6,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Action, Emitter, EventType, Personal, Record, Resource, Severity, safe_text};
+use super::{
+    Action, Emitter, EventType, LONGEST_NAME, LONGEST_TEXT, Personal, Record, Resource, Severity,
+    microseconds, safe_text,
+};
 use crate::{CredentialKind, FieldReader, FieldWriter, Operation, RequestId, UserId};
 
 /// A record as a gateway tells it: safe for the trail, its personal fields in clear.
@@ -42,6 +45,25 @@ impl Report {
             username: maybe_safe(personal.username, LONGEST_NAME),
         };
         Self { record, resource_id: maybe_safe(resource_id, LONGEST_NAME), personal }
+    }
+
+    /// That its answer was held back, because this report could not be made to last.
+    ///
+    /// A record of its own, since this one may reach the trail nevertheless.
+    pub fn withheld(&self) -> Self {
+        let record = Record {
+            number: self.record.number.saturating_add(1),
+            event: EventType::SystemError,
+            severity: Severity::Error,
+            status: Some(SERVICE_UNAVAILABLE),
+            success: false,
+            description: Some(
+                "the answer was held back: its record had not reached the disk".into(),
+            ),
+            metadata: None,
+            ..self.record.clone()
+        };
+        Self { record, ..self.clone() }
     }
 
     /// The record itself.
@@ -224,18 +246,12 @@ fn to_microsecond(time: OffsetDateTime) -> OffsetDateTime {
         .to_offset(time::UtcOffset::UTC)
 }
 
-fn microseconds(time: OffsetDateTime) -> i64 {
-    time.unix_timestamp().saturating_mul(1_000_000).saturating_add(time.microsecond().into())
-}
-
 fn time_from(microseconds: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1_000).ok()
 }
 
-/// Characters of an id or a name.
-const LONGEST_NAME: usize = 255;
-/// Characters of a sentence, and of a client's own name for itself.
-const LONGEST_TEXT: usize = 500;
+/// What a client is told whose answer is held back.
+const SERVICE_UNAVAILABLE: u16 = 503;
 /// Bytes of metadata as JSON.
 const LONGEST_METADATA: usize = 8 * 1024;
 /// Arrays and objects inside each other.

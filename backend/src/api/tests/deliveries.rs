@@ -151,6 +151,29 @@ async fn damaged_bytes_and_unknown_frames_are_kept_too() {
 }
 
 #[tokio::test]
+async fn a_spoilt_key_holds_no_record_back_and_poison_comes_without_what_it_would_seal() {
+    let desk = Desk::new().await;
+    let spoil = "INSERT INTO audit.subject_keys (subject, wrapped)
+                 VALUES (-to_char(now() AT TIME ZONE 'UTC', 'YYYYMM')::int, 'spoilt')
+                 ON CONFLICT (subject) DO UPDATE SET wrapped = 'spoilt'";
+    desk.world.as_superuser(spoil).await;
+    let mut record = reading(&desk.alice(), UserId(1)).into_parts().0;
+    (record.event, record.subject, record.owner) = (EventType::TokenInvalid, None, None);
+    let (stranger, good) =
+        (Report::new(record, None, whoever()), reading(&desk.alice(), UserId(1)));
+    let poison = Poisoned::refused(payload(&stranger.frame()));
+
+    let first = desk.deliver(&[&stranger.frame(), &good.frame()]).await;
+    let second = desk.deliver(&[&poison.frame()]).await;
+
+    assert_eq!((first.acknowledged, first.refused), (vec![good.record().id()], vec![0]));
+    assert_eq!((second.acknowledged, second.refused), (vec![poison.id], vec![]));
+    let row = "SELECT personal IS NULL AND address_hash IS NULL FROM audit.trail
+               WHERE event_type = 'system.error'";
+    assert_eq!(desk.world.as_superuser(row).await, ["t"]);
+}
+
+#[tokio::test]
 async fn a_change_whose_answer_was_lost_has_one_record() {
     let desk = Desk::new().await;
     let (alice, request) = (desk.alice(), RequestId::new());

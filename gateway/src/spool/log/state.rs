@@ -90,10 +90,19 @@ impl State {
             return Err(SpoolRefusal::Full);
         }
         let written = self.ensure_writable().and_then(|()| self.write(log, frame, length));
-        written.map_err(|kind| {
+        written.inspect(|_| self.succeed()).map_err(|kind| {
             self.figures.refused_disk += 1;
             SpoolRefusal::Disk(kind)
         })
+    }
+
+    /// Appends `frame` whether the disk fails or not, which says nothing of how the disk is.
+    pub(super) fn correct(
+        &mut self,
+        log: &Shared,
+        frame: &[u8],
+    ) -> Result<Position, io::ErrorKind> {
+        self.write(log, frame, segment::length(frame))
     }
 
     pub(super) fn ensure_writable(&self) -> Result<(), io::ErrorKind> {
@@ -148,7 +157,6 @@ impl State {
     }
 
     fn written(&mut self, log: &Shared, end: Position, file: Arc<File>, length: u64) {
-        self.succeed();
         self.segments.insert(end.segment, end.offset);
         self.figures.bytes += length;
         self.figures.records += 1;

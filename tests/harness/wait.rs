@@ -1,0 +1,17 @@
+//! Waiting for what comes in its own time.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+/// Waits until `is_so`. What is waited for is said where it never comes.
+pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < PATIENCE, "it never comes to this: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Long enough for a machine with other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);

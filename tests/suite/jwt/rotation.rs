@@ -1,0 +1,188 @@
+//! Keys that come and go while clients are served.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use harness::{Deployment, PASSWORD, Recipe, Started};
+use rustix::process::Signal;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use super::*;
+
+/// Somebody who is logged in at a deployment, in clear.
+#[derive(Clone)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: String,
+    name: String,
+    pub(super) token: String,
+}
+
+/// The same, asking without a pause and counting what is not well.
+struct Asking {
+    done: Arc<AtomicBool>,
+    refused: Arc<AtomicUsize>,
+    task: JoinHandle<usize>,
+}
+
+#[tokio::test]
+async fn a_key_is_added_promoted_and_retired_and_nobody_is_logged_out() {
+    let pair = Pair::new();
+    let memoric = deployment("").await;
+    let alice = Client::register(memoric.http, "alice").await;
+    assert_eq!(header_of(&alice.token)["alg"], "HS256");
+    let asking = alice.clone().keep_asking();
+
+    set_keys(&memoric, "true", &pair.yaml(false), &[&pair.kid()]).await;
+    let added = alice.log_in_again().await;
+    assert_eq!(header_of(&added.token)["alg"], "HS256", "it verifies, and does not sign yet");
+    set_keys(&memoric, "true", &pair.yaml(true), &[]).await;
+    let promoted = alice.log_in_again().await;
+    assert_eq!(header_of(&promoted.token)["kid"], pair.kid());
+    sleep(Duration::from_millis(200)).await;
+    let (asked, refused) = asking.end().await;
+    assert!(asked > 5 && refused == 0, "of {asked} requests {refused} were refused");
+
+    let asking = promoted.clone().keep_asking();
+    set_keys(&memoric, "false", &pair.yaml(true), &[]).await;
+    assert_eq!(alice.ask().await, StatusCode::UNAUTHORIZED, "what the retired key signed is over");
+    assert_eq!(added.ask().await, StatusCode::UNAUTHORIZED);
+    sleep(Duration::from_millis(200)).await;
+    let (asked, refused) = asking.end().await;
+    assert!(asked > 2 && refused == 0, "of {asked} requests {refused} were refused");
+}
+
+#[tokio::test]
+async fn settings_that_are_refused_are_refused_whole_and_those_in_force_stay() {
+    let (pair, other) = (Pair::new(), Pair::new());
+    let memoric = deployment(&pair.yaml(true)).await;
+    let alice = Client::register(memoric.http, "alice").await;
+    std::fs::write(other.folder.path().join("jwt.pem"), "no key").unwrap();
+    let bad = [
+        ("unknown setting", format!("auth:\n  jwt:\n    key: []\n    keys:\n{}", pair.yaml(true))),
+        ("not YAML", "auth: [\n".to_owned()),
+        ("two that sign", keys("true", &(pair.yaml(true) + &pair.yaml(true)))),
+        ("the same twice", keys("true", &(pair.yaml(true) + &pair.yaml(false)))),
+        ("none that signs", keys("false", &pair.yaml(false))),
+        ("no file", keys("true", &pair.yaml(false).replace("jwt.pub", "nowhere.pub"))),
+        ("another setting besides", keys("false", &pair.yaml(true)) + "  access_token_ttl: 5\n"),
+    ];
+
+    for (why, file) in bad {
+        for process in [&memoric.gateway, &memoric.backend] {
+            let before = count(process, REFUSED);
+            std::fs::write(memoric.value("MEMORIC_CONFIG"), &file).unwrap();
+            process.signal(Signal::HUP);
+            eventually(why, || count(process, REFUSED) > before).await;
+        }
+        assert_eq!(alice.ask().await, StatusCode::OK, "{why}");
+        let again = alice.log_in_again().await;
+        assert_eq!(header_of(&again.token)["kid"], pair.kid(), "{why}");
+    }
+    let halves = keys("true", &(pair.yaml(true) + &other.yaml(false)));
+    std::fs::write(memoric.value("MEMORIC_CONFIG"), halves).unwrap();
+    let before = count(&memoric.backend, REFUSED);
+    memoric.backend.signal(Signal::HUP);
+    eventually("a private key that is none", || count(&memoric.backend, REFUSED) > before).await;
+    set_keys(&memoric, "true", &pair.yaml(true), &[]).await;
+    assert_eq!(alice.log_in_again().await.ask().await, StatusCode::OK, "and good ones are taken");
+}
+
+impl Client {
+    pub(super) async fn register(at: SocketAddr, name: &str) -> Self {
+        let (http, base) = (reqwest::Client::new(), format!("http://{at}"));
+        let account =
+            json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
+        let made = http.post(format!("{base}/auth/register")).json(&account).send().await.unwrap();
+        assert_eq!(made.status(), StatusCode::CREATED);
+        let token = String::new();
+        Self { http, base, name: name.to_owned(), token }.log_in_again().await
+    }
+
+    pub(super) async fn ask(&self) -> StatusCode {
+        let url = format!("{}/memories", self.base);
+        self.http.get(url).bearer_auth(&self.token).send().await.unwrap().status()
+    }
+
+    async fn log_in_again(&self) -> Self {
+        let credentials = json!({"username": self.name, "password": PASSWORD});
+        let url = format!("{}/auth/login", self.base);
+        let answer = self.http.post(url).json(&credentials).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let answer: Value = answer.json().await.unwrap();
+        Self { token: answer["access_token"].as_str().unwrap().to_owned(), ..self.clone() }
+    }
+
+    fn keep_asking(self) -> Asking {
+        let (done, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, count) = (Arc::clone(&done), Arc::clone(&refused));
+        let task = tokio::spawn(async move {
+            let mut asked = 0;
+            while !stop.load(Ordering::Relaxed) {
+                if self.ask().await != StatusCode::OK {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                asked += 1;
+                sleep(Duration::from_millis(10)).await;
+            }
+            asked
+        });
+        Asking { done, refused, task }
+    }
+}
+
+impl Asking {
+    /// How often was asked, and how often refused.
+    async fn end(self) -> (usize, usize) {
+        self.done.store(true, Ordering::Relaxed);
+        (self.task.await.unwrap(), self.refused.load(Ordering::Relaxed))
+    }
+}
+
+/// Both programs, with these keys beside the secret in a file that can be changed.
+async fn deployment(yaml: &str) -> Deployment {
+    let recipe = Recipe::new().await;
+    let file = settings_file(recipe.folder(), yaml);
+    let recipe = recipe.set("MEMORIC_CONFIG", &file).set("MEMORIC_AUTH__REGISTRATION", "open");
+    recipe.set("MEMORIC_GATEWAY__LIMITS__ADDRESS__BURST", "10000").start().await
+}
+
+fn keys(environment_key: &str, yaml: &str) -> String {
+    format!("auth:\n  jwt:\n    environment_key: {environment_key}\n    keys:\n{yaml}")
+}
+
+/// Changes the file, tells the gateway and then the backend, and waits until both have heard.
+async fn set_keys(memoric: &Deployment, environment_key: &str, yaml: &str, kids: &[&str]) {
+    std::fs::write(memoric.value("MEMORIC_CONFIG"), keys(environment_key, yaml)).unwrap();
+    for process in [&memoric.gateway, &memoric.backend] {
+        let before = count(process, TAKEN);
+        process.signal(Signal::HUP);
+        eventually("new keys", || count(process, TAKEN) > before).await;
+        let said = process.stdout() + &process.stderr();
+        assert!(kids.iter().all(|kid| said.contains(kid)), "{said}");
+    }
+}
+
+fn count(process: &Started, words: &str) -> usize {
+    (process.stdout() + &process.stderr()).matches(words).count()
+}
+
+async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+const TAKEN: &str = "the keys of access tokens are in force";
+const REFUSED: &str = "the settings were refused: those in force stay";
