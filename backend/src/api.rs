@@ -35,6 +35,7 @@ use crate::{
     caller::{Asked, Call, Gatekeeper},
     error::ApiError,
     metrics::Metrics,
+    presented::Presented,
 };
 
 /// The one way in: what the gateway vouches for, answered; anything else, refused.
@@ -73,6 +74,9 @@ impl Api {
 
     async fn serve(&self, call: &Call, body: Body) -> Answer {
         call.ensure_permitted()?;
+        if call.operation().is_some_and(Operation::is_verified_again) {
+            Presented::along(&self.app, call).await?;
+        }
         self.note_credential(call).await;
         match call.asked() {
             Asked::Public(operation) => self.serve_client(operation, call, body).await,

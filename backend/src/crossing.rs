@@ -10,6 +10,7 @@ use crate::{
     audit,
     caller::Call,
     error::ApiError,
+    presented::Presented,
     scope::Reach,
     store::{
         Context, Pools, Store,
@@ -30,20 +31,30 @@ pub(crate) struct Crossing {
 }
 
 impl Crossing {
+    /// Refuses whoever is no admin by the gateway's own word.
+    pub(crate) fn ensure_by_an_admin(call: &Call) -> Result<(), ApiError> {
+        let identity = call.identity()?;
+        let needed = call.operation().and_then(Operation::needs_for_another);
+        match needed.is_some_and(|needed| identity.may(needed)) {
+            true => Ok(()),
+            false => Err(ApiError::Forbidden),
+        }
+    }
+
     /// Opens the way to the rows of `owner`, for the `reason` that the admin gives.
     ///
-    /// Who asks must be an admin by the gateway's word and, as of now, by the database's. Only
+    /// Who asks must have shown so themself, and must be an admin by the gateway's word and, as of now, by the database's. Only
     /// then is it told whether there is such a user. Whether that user may log in does not matter:
     /// their rows are there for as long as their key is.
     pub(crate) async fn open(
         store: &Store,
-        call: &Call,
+        (call, _): (&Call, &Presented),
         owner: Option<UserId>,
         reason: Option<&str>,
     ) -> Result<Self, ApiError> {
+        Self::ensure_by_an_admin(call)?;
         let identity = call.identity()?;
-        let needed = call.operation().and_then(Operation::needs_for_another);
-        if !needed.is_some_and(|needed| identity.may(needed)) || owner == Some(identity.user) {
+        if owner == Some(identity.user) {
             return Err(ApiError::Forbidden);
         }
         let context = Context {

@@ -27,6 +27,8 @@ pub(crate) enum ApiError {
     Assertion(#[from] AssertionError),
     #[error("the gateway asserts nobody for an operation that demands somebody")]
     NobodyKnown,
+    #[error("the credential that the gateway speaks of did not come along, or does not live")]
+    NotPresented,
     #[error("the credentials are not those of an active user")]
     InvalidCredentials,
     #[error("the caller may not do this")]
@@ -131,6 +133,7 @@ impl ApiError {
             Self::NoAssertion
             | Self::Assertion(_)
             | Self::NobodyKnown
+            | Self::NotPresented
             | Self::InvalidCredentials => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::RegistrationClosed | Self::Erased => StatusCode::FORBIDDEN,
             Self::UsernameTaken(_)
@@ -160,7 +163,9 @@ impl ApiError {
     /// The stable name for programs, dashboards and audit records.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::NoAssertion | Self::Assertion(_) | Self::NobodyKnown => "unauthenticated",
+            Self::NoAssertion | Self::Assertion(_) | Self::NobodyKnown | Self::NotPresented => {
+                "unauthenticated"
+            }
             Self::InvalidCredentials => "invalid_credentials",
             Self::Forbidden => "forbidden",
             Self::RegistrationClosed => "registration_closed",
@@ -192,7 +197,7 @@ impl ApiError {
     /// The sentence for people. Never what they sent, but for the name that is taken.
     fn detail(&self) -> String {
         match self {
-            Self::NoAssertion | Self::Assertion(_) | Self::NobodyKnown => {
+            Self::NoAssertion | Self::Assertion(_) | Self::NobodyKnown | Self::NotPresented => {
                 "Missing authentication credentials".to_owned()
             }
             Self::InvalidCredentials => "Invalid credentials".to_owned(),

@@ -25,6 +25,7 @@ mod migrate;
 mod password_rules;
 mod passwords;
 mod people;
+mod presented;
 mod resets;
 mod revocation;
 mod scope;

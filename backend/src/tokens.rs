@@ -11,8 +11,8 @@ use memoric_config::{
     jwt::{JwtKeyHeld, JwtKeys, JwtMaterial},
 };
 use memoric_contract::{
-    Roles, UserId,
-    token::{Claims, ISSUER, TokenKey, TokenKeys, TokenSigner},
+    Identity, Roles, UserId,
+    token::{Claims, ISSUER, TokenError, TokenKey, TokenKeys, TokenSigner},
 };
 use uuid::Uuid;
 
@@ -55,6 +55,12 @@ impl Tokens {
     /// Signs and believes by `ring` from now on.
     pub(crate) fn replace_keys(&self, ring: TokenRing) {
         self.ring.store(Arc::new(ring));
+    }
+
+    /// Whose `token` is, if it is one of ours and `now` is within its life.
+    pub(crate) fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, TokenError> {
+        let claims = self.ring.load().keys.verify(token, seconds(now))?;
+        claims.identity().ok_or(TokenError::Malformed("its subject is no user"))
     }
 
     /// How long a token lives.

@@ -6,7 +6,7 @@ use http::{
     HeaderName,
     header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
-use memoric_contract::{ASSERTION_HEADER, Assertion, AssertionKey, Demands};
+use memoric_contract::{ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands};
 use pingora::{
     Error, ErrorType, Result, http::RequestHeader, prelude::HttpPeer, protocols::Digest,
     upstreams::peer::Peer as _,
@@ -53,13 +53,12 @@ impl Forward {
         exchange: &Exchange,
     ) -> Result<()> {
         let client = exchange.client.ok_or_else(|| fault("the client has no address"))?;
-        let keep_credential = permit.operation().demands() == Demands::Refresh;
-        let unwanted: Vec<HeaderName> = head
-            .headers
-            .keys()
-            .filter(|name| !(PASSED.contains(name) || keep_credential && *name == AUTHORIZATION))
-            .cloned()
-            .collect();
+        let keep_credential = is_credential_wanted(permit);
+        let is_wanted = |name: &HeaderName| {
+            PASSED.contains(name) || keep_credential && CREDENTIALS.contains(name)
+        };
+        let unwanted: Vec<HeaderName> =
+            head.headers.keys().filter(|name| !is_wanted(name)).cloned().collect();
         for name in &unwanted {
             head.remove_header(name);
         }
@@ -80,6 +79,19 @@ impl Forward {
     }
 }
 
+/// Whether the backend judges the client's own credential: a refresh token always, any other where our
+/// word for it is not enough. Who may ask for another's may do so in the body, which we do not read.
+fn is_credential_wanted(permit: &Permit) -> bool {
+    let operation = permit.operation();
+    let may_cross = || match permit.caller() {
+        Caller::Known(identity) => {
+            operation.needs_for_another().is_some_and(|needed| identity.may(needed))
+        }
+        Caller::Anonymous => false,
+    };
+    operation.demands() == Demands::Refresh || operation.is_verified_again() || may_cross()
+}
+
 /// A fault of ours in forwarding.
 pub(crate) fn fault(what: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InternalError, what)
@@ -93,6 +105,9 @@ pub(crate) const INTERNAL_PREFIX: &str = "x-memoric-";
 
 /// What the backend reads of a client's head. A list of what it does not would never be complete.
 const PASSED: [HeaderName; 5] = [CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT];
+
+/// Where a client presents a credential, in one of them alone.
+const CREDENTIALS: [HeaderName; 2] = [AUTHORIZATION, HeaderName::from_static("x-api-key")];
 
 /// The name that the backend is asked by.
 const BACKEND: &str = "backend";
@@ -139,17 +154,24 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_is_passed_on_and_no_other_credential() {
-        let is_passed_on = |operation| {
-            prepared(operation, &[("authorization", "Bearer mrt_x")])
-                .headers
-                .contains_key(AUTHORIZATION)
+    fn a_credential_is_passed_on_where_the_backend_judges_it_and_nowhere_else() {
+        let passes = |role, operation| {
+            let head = prepared_for(role, operation, &[("authorization", "Bearer x")]);
+            assert_eq!(
+                head.headers.contains_key(AUTHORIZATION),
+                head.headers.contains_key("x-api-key")
+            );
+            head.headers.contains_key(AUTHORIZATION)
         };
 
         for operation in Operation::ALL {
-            assert_eq!(is_passed_on(operation), operation == Operation::Refresh, "{operation:?}");
+            let judged = operation == Operation::Refresh || operation.is_verified_again();
+            let crosses = operation.needs_for_another().is_some();
+            assert_eq!(passes(Role::Admin, operation), judged || crosses, "{operation:?}");
+            if operation.needs().is_none_or(|needed| Role::User.allows(needed)) {
+                assert_eq!(passes(Role::User, operation), judged, "{operation:?}");
+            }
         }
-        assert!(!names(&prepared(Operation::Refresh, &[])).contains(&"x-api-key".to_owned()));
     }
 
     #[test]
@@ -167,6 +189,15 @@ mod tests {
 
     /// What becomes of a head with everything in it that a client may send, and `more`.
     fn prepared(operation: Operation, more: &[(&'static str, &str)]) -> RequestHeader {
+        prepared_for(Role::User, operation, more)
+    }
+
+    /// The same of a user of that role.
+    fn prepared_for(
+        role: Role,
+        operation: Operation,
+        more: &[(&'static str, &str)],
+    ) -> RequestHeader {
         let mut settings = memoric_config::Settings::default();
         settings.gateway.https = None;
         let config = Config::new(&settings, &environment()).unwrap();
@@ -178,8 +209,7 @@ mod tests {
         let mut exchange = Exchanges::new(metrics, journal).unwrap().begin();
         exchange.client = Some([192, 0, 2, 1].into());
         let target = Target::parse(b"/memories").unwrap();
-        let permit =
-            authorize(Some(&Arc::new(somebody(3, Role::Admin))), operation, target).unwrap();
+        let permit = authorize(Some(&Arc::new(somebody(3, role))), operation, target).unwrap();
 
         let mut head = RequestHeader::build("POST", b"/%6demories", None).unwrap();
         for (name, value) in FROM_CLIENTS.iter().chain(more) {

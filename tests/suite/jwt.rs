@@ -1,6 +1,7 @@
 //! Which access tokens are believed, by which keys, and how keys come and go.
 
 mod attacks;
+mod presented;
 mod rotation;
 
 use std::path::Path;

@@ -435,6 +435,17 @@ impl Operation {
         }
     }
 
+    /// Whether the gateway's word alone is not enough for it: the backend verifies the client's own
+    /// credential again where an admin acts as one, and where a key is made. Where it is about another
+    /// user, that is so whatever the operation.
+    pub const fn is_verified_again(self) -> bool {
+        let is_for_admins = matches!(
+            self.needs(),
+            Some(Permission::ManageUsers | Permission::ReadAudit | Permission::ExecutePolicies)
+        );
+        is_for_admins || matches!(self, Self::CreateApiKey | Self::RotateApiKey)
+    }
+
     /// Which budget it is charged to.
     pub const fn limit_class(self) -> LimitClass {
         match self {

@@ -24,8 +24,8 @@ pub(super) use self::{
 };
 use super::{Answer, deny, json};
 use crate::{
-    app::App, caller::Call, error::ApiError, memories::stored_time, people::Username, scope::Scope,
-    store::Account,
+    app::App, caller::Call, error::ApiError, memories::stored_time, people::Username,
+    presented::Presented, scope::Scope, store::Account,
 };
 
 /// An account as its owner and admins see it, key for key as clients know it.
@@ -68,6 +68,7 @@ pub(super) async fn show_profile(app: &App, call: &Call) -> Answer {
     if !needed.is_some_and(|needed| identity.may(needed)) {
         return Err(deny(app, call, "another user's profile", (Resource::User, None)).await);
     }
+    Presented::along(app, call).await?;
     let found = match wanted {
         Some(name) => {
             let scope = Scope::of_admin(call, needed)?;

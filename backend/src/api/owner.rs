@@ -5,7 +5,7 @@ use memoric_contract::{Identity, UserId, audit::Resource};
 use super::{deny, query::Asked};
 use crate::{
     app::App, caller::Call, crossing::Crossing, error::ApiError, memories::MAX_REASON,
-    scope::Reach as _,
+    presented::Presented, scope::Reach as _,
 };
 
 /// Whose things a request means.
@@ -47,7 +47,12 @@ pub(super) async fn cross_over(
     (owner, resource): (Option<UserId>, Resource),
     reason: Option<&str>,
 ) -> Result<Crossing, ApiError> {
-    match Crossing::open(&app.store, call, owner, reason).await {
+    let opened = async {
+        Crossing::ensure_by_an_admin(call)?;
+        let presented = Presented::along(app, call).await?;
+        Crossing::open(&app.store, (call, &presented), owner, reason).await
+    };
+    match opened.await {
         Err(ApiError::Forbidden) => {
             let what = match resource {
                 Resource::Session => "another user's sessions",

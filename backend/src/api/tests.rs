@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
 use axum::{
     body::Bytes,
     http::{
-        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
         response::Parts,
     },
 };
@@ -17,7 +17,10 @@ use memoric_config::{
 };
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands, Identity, Role, Roles,
-    api_key::CheckKey, audit::RECORDED_HEADER, revocation::FeedPage, token::TokenKeys,
+    api_key::CheckKey,
+    audit::RECORDED_HEADER,
+    revocation::FeedPage,
+    token::{Claims, ISSUER, TokenKeys, TokenSigner},
 };
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
@@ -276,7 +279,7 @@ async fn an_admin_by_the_gateways_word_must_be_one_by_the_databases() {
     desk.remember(&desk.alice(), &json!({ "content": "hers" })).await;
     let target = format!("/memories?user_id={}", desk.world.alice);
     let (bob, nobody) =
-        (desk.identity(desk.world.bob.0, Role::Admin), desk.identity(ROOT, Role::Admin));
+        (desk.identity(desk.world.bob.0, Role::Admin), desk.identity(ROOT + 1, Role::Admin));
 
     let refused = [desk.recall(&bob, &target).await, desk.recall(&nobody, &target).await];
     let set_roles = |set: &str| format!("UPDATE memoric.users SET {set} WHERE username = 'bob'");
@@ -285,9 +288,10 @@ async fn an_admin_by_the_gateways_word_must_be_one_by_the_databases() {
     desk.world.as_superuser(&set_roles("is_active = false")).await;
     let deactivated = desk.recall(&bob, &target).await;
 
-    assert!(refused.iter().all(|(status, _)| *status == 403), "{refused:?}");
+    let statuses = refused.map(|(status, _)| status);
+    assert_eq!(statuses, [403, 401], "no admin, and nobody whose credential could live");
     assert_eq!((allowed.0, &allowed.1[0]["content"]), (200, &json!("hers")));
-    assert_eq!(deactivated.0, 403);
+    assert_eq!(deactivated.0, 401, "nor does that of who may not log in");
 }
 
 #[tokio::test]
@@ -475,6 +479,20 @@ impl Desk {
         let world = World::new().await;
         // Theirs were wrapped by nobody; the desk makes others with its own ring.
         world.as_superuser("DELETE FROM audit.subject_keys").await;
+        let root = format!(
+            "INSERT INTO memoric.users (id, username, email, password_hash, roles)
+             VALUES ({ROOT}, 'root', 'root@example.com', 'none', '{{admin}}')"
+        );
+        world.as_superuser(&root).await;
+        for user in [world.alice.0, world.bob.0, ROOT] {
+            let session = format!(
+                "INSERT INTO memoric.sessions (id, user_id, seed, generation)
+                 VALUES ('{}', {user}, '\\x{}', 1)",
+                session_of(user),
+                "07".repeat(32)
+            );
+            world.as_superuser(&session).await;
+        }
         let store = world.store.clone();
         let key = EncryptionKey::Given(random_key().into());
         let ring = Keyring::new(ring_key(&key).unwrap(), Vec::new());
@@ -544,10 +562,11 @@ impl Desk {
     ) -> (Parts, Bytes) {
         let client = Ipv4Addr::new(203, 0, 113, 7).into();
         let assertion = Assertion { method, target, operation, request, client, caller };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let now = seconds();
         let request = Request::builder()
             .method(method)
             .uri(target)
+            .header(AUTHORIZATION, format!("Bearer {}", token_of(caller)))
             .header(CONTENT_TYPE, "application/json")
             .header(ASSERTION_HEADER, AssertionKey::new(KEY).sign(&assertion, now))
             .body(sent)
@@ -638,7 +657,7 @@ impl Desk {
         let sent = json!({ "username": name, "password": password });
         let (status, body) = self.anonymously(Operation::Login, &sent).await;
         assert_eq!(status, 200, "{body}");
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let now = seconds();
         let token = body["access_token"].as_str().unwrap();
         TokenKeys::hs256(SECRET).verify(token, now).unwrap().identity().unwrap()
     }
@@ -658,13 +677,47 @@ impl Desk {
             namespace: None,
             presented: PresentedBy::AccessToken {
                 jti: uuid::Uuid::from_u128(1),
-                sid: uuid::Uuid::from_u128(2),
+                sid: session_of(user),
                 ctr: 0,
                 generation: 1,
-                expires_at: 2_000_000_000,
+                expires_at: seconds() + 3600,
             },
         }
     }
+}
+
+/// The access token by which the gateway knows `caller`, where it knows one.
+fn token_of(caller: &Caller) -> String {
+    let Caller::Known(Identity { user, roles, namespace, presented }) = caller else {
+        return String::new();
+    };
+    let PresentedBy::AccessToken { jti, sid, ctr, generation, expires_at } = *presented else {
+        return String::new();
+    };
+    let claims = Claims {
+        sub: user.to_string(),
+        roles: *roles,
+        namespace: namespace.clone(),
+        iat: expires_at - 3600,
+        exp: expires_at,
+        jti,
+        sid,
+        ctr,
+        generation,
+        iss: ISSUER.to_owned(),
+        nbf: None,
+        aud: None,
+    };
+    TokenSigner::hs256(SECRET).sign(&claims).unwrap()
+}
+
+/// The session that somebody at the desk has from the beginning.
+fn session_of(user: i64) -> uuid::Uuid {
+    uuid::Uuid::from_u128(user.unsigned_abs().into())
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
 fn random_key() -> String {

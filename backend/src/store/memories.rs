@@ -444,7 +444,14 @@ mod tests {
         let by_bob = "UPDATE memoric.users SET roles = '{admin}' WHERE username = 'bob'";
         world.as_superuser(by_bob).await;
         let call = call(world.bob, Role::Admin, Operation::RecallMemories);
-        let crossing = Crossing::open(&world.store, &call, Some(world.alice), None).await.unwrap();
+        let crossing = Crossing::open(
+            &world.store,
+            (&call, &crate::presented::Presented::for_test()),
+            Some(world.alice),
+            None,
+        )
+        .await
+        .unwrap();
         let record =
             crossing.record(&call, (EventType::MemoryRetrieved, Action::Read, Resource::Memory));
         let (entry, most) = (Entry::impersonal(record), AtMost { rows: 20, bytes: 1_000 });
