@@ -163,9 +163,9 @@ pub(crate) mod tests {
         authenticator.verify(&token, NOW).unwrap();
 
         let both = [TokenKey::hs256(&[b'x'; 64]), TokenKey::hs256(SECRET)];
-        authenticator.replace_keys(both.into_iter().collect());
+        authenticator.replace_keys(both.into_iter().collect(), None);
         assert_eq!(authenticator.verify(&token, NOW).unwrap().user.0, 3, "nobody is logged out");
-        authenticator.replace_keys(TokenKeys::hs256(&[b'x'; 64]));
+        authenticator.replace_keys(TokenKeys::hs256(&[b'x'; 64]), None);
 
         assert!(matches!(authenticator.verify(&token, NOW), Err(Disbelief::Never(_))));
     }

@@ -13,7 +13,7 @@ use http::{
         STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
-use memoric_contract::{Problem, RequestId, problem::PROBLEM_JSON};
+use memoric_contract::{Operation, Problem, RequestId, problem::PROBLEM_JSON};
 use pingora::{
     Result, http::ResponseHeader, protocols::http::date::get_cached_date, proxy::Session,
 };
@@ -102,6 +102,9 @@ pub(crate) async fn answer(
     exchange.outcome = Outcome::Answered;
     let mut head = ResponseHeader::build(status, None)?;
     head.insert_header(CONTENT_TYPE, "application/json")?;
+    if exchange.operation == Some(Operation::ShowSigningKeys) {
+        head.insert_header(CACHE_CONTROL, KEYS_LIFE)?;
+    }
     write(session, exchange, head, body.to_string().into()).await
 }
 
@@ -242,6 +245,9 @@ const EXPOSED: &str = "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy";
 
 /// Seconds that a browser may remember what it was told; Chromium keeps to two hours at most.
 const PREFLIGHT_LIFE: &str = "600";
+
+/// How long our public keys may be kept. A new one signs after it is everywhere.
+const KEYS_LIFE: &str = "public, max-age=300";
 
 /// How much of a body nobody wants is read, so that its connection can be used again.
 const DRAIN_BYTES: usize = 64 * 1024;

@@ -146,6 +146,7 @@ async fn public_keys(world: &World) -> Value {
     let answer = world.ask(Method::GET, "/.well-known/jwks.json").send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.headers()["content-type"], "application/json");
+    assert_eq!(answer.headers()["cache-control"], "public, max-age=300");
     answer.json().await.unwrap()
 }
 
