@@ -39,6 +39,8 @@ async fn an_issuer_speaks_with_its_own_keys_for_us_alone_and_for_now() {
     let alice = world.register("alice").await;
     link_by_sql(&world, &issuer, "s", alice.id).await;
     assert_eq!(until(&world, &issuer.mint(&issuer.claims("s", now())), 200).await, json!([]));
+    link_by_sql(&world, &other, "o", alice.id).await;
+    assert_eq!(until(&world, &other.mint(&other.claims("o", now())), 200).await, json!([]));
     let with = |name: &str, value: Value| {
         let mut claims = issuer.claims("s", now());
         claims[name] = value;
@@ -48,6 +50,7 @@ async fn an_issuer_speaks_with_its_own_keys_for_us_alone_and_for_now() {
     let hostile = [
         ("another issuer's key", other.mint(&issuer.claims("s", now()))),
         ("another issuer's subject", other.mint(&other.claims("s", now()))),
+        ("in another's name", issuer.mint(&other.claims("o", now()))),
         ("our own name", issuer.mint(&with("iss", json!("memoric")))),
         ("a name that nobody has", issuer.mint(&with("iss", json!("https://evil.example")))),
         ("no name", issuer.mint(&with("iss", Value::Null))),
