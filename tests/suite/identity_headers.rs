@@ -325,10 +325,7 @@ impl Judge {
         }
         let mut names: Vec<_> = received.fields.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
-        // The backend judges a credential itself where the gateway's word is not enough.
-        let is_judged = Operation::at(&received.method, received.path()).is_some_and(|operation| {
-            operation == Operation::Refresh || operation.is_verified_again()
-        });
+        let is_judged = self.is_credential_judged(received);
         let is_known = |name: &str| {
             KNOWN.contains(&name.to_ascii_lowercase().as_str())
                 || is_judged && name.eq_ignore_ascii_case("authorization")
@@ -341,6 +338,21 @@ impl Judge {
             return Some("what we say is not there exactly once");
         }
         (!self.believes(received)).then_some("the assertion does not say who it was")
+    }
+
+    /// Whether the backend judges the client's own credential, since the gateway's word is not enough:
+    /// of a refresh, of what is verified again, and of who may ask for what is another's.
+    fn is_credential_judged(&self, received: &Received) -> bool {
+        let Some(operation) = Operation::at(&received.method, received.path()) else {
+            return false;
+        };
+        let may_cross = |caller: &Caller| match (caller, operation.needs_for_another()) {
+            (Caller::Known(identity), Some(needed)) => identity.may(needed),
+            _ => false,
+        };
+        operation == Operation::Refresh
+            || operation.is_verified_again()
+            || said(&self.key, received).is_ok_and(|said| may_cross(said.caller()))
     }
 
     /// Whether the assertion is ours, for this very request, and names who the client proved to be.

@@ -201,7 +201,7 @@ impl Up {
     fn end(&mut self, signal: Signal) {
         let run = self.run.take().unwrap();
         run.signal(signal);
-        let output = run.wait(Duration::from_secs(30));
+        let output = run.wait(Duration::from_secs(120));
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -321,7 +321,7 @@ impl Drop for Up {
     fn drop(&mut self) {
         if let Some(run) = self.run.take() {
             run.signal(Signal::TERM);
-            run.wait(Duration::from_secs(30));
+            run.wait(Duration::from_secs(120));
         }
     }
 }
