@@ -1,4 +1,4 @@
-//! Accounts, as the operator makes and changes them at the console.
+//! Accounts: what they are to be like, what the trail tells of a change, and how the operator makes and changes them.
 
 use std::net::Ipv4Addr;
 
@@ -20,8 +20,8 @@ use crate::{
     passwords::{PasswordError, Passwords},
     people::{Email, FullName, Namespace, UserRef, Username},
     store::{
-        Account, AccountChange, ApiKeyRow, Changed, LinkOutcome, NewAccount, NewApiKey, Store,
-        StoreError,
+        Account, AccountChange, ApiKeyRow, Changed, LinkOutcome, NewAccount, Store, StoreError,
+        Taken,
     },
 };
 
@@ -32,8 +32,21 @@ pub(crate) struct Wanted {
     pub(crate) full_name: Option<FullName>,
     pub(crate) namespace: Option<Namespace>,
     pub(crate) roles: Roles,
-    /// As the operator chose it: what they may set is up to them.
-    pub(crate) password: SecretString,
+}
+
+impl Wanted {
+    /// The account that this becomes.
+    pub(crate) fn account<'a>(&'a self, id: UserId, password_hash: &'a str) -> NewAccount<'a> {
+        NewAccount {
+            id,
+            username: self.username.as_str(),
+            email: self.email.as_str(),
+            password_hash,
+            full_name: self.full_name.as_ref().map(FullName::as_str),
+            namespace: self.namespace.as_ref().map(Namespace::as_str),
+            roles: self.roles,
+        }
+    }
 }
 
 /// What became of the first admin.
@@ -94,9 +107,8 @@ pub(crate) async fn ensure_first_admin(
         full_name: None,
         namespace: None,
         roles: [Role::Admin].into_iter().collect(),
-        password: admin.password.clone(),
     };
-    match create(store, passwords, wanted).await {
+    match create(store, passwords, &wanted, admin.password.clone()).await {
         Ok(_) => Ok(FirstAdminIs::Made),
         // Somebody was quicker: another backend that starts, most likely.
         Err(AccountError::UsernameTaken(_)) => {
@@ -107,30 +119,22 @@ pub(crate) async fn ensure_first_admin(
     }
 }
 
-/// Makes an account.
+/// Makes an account. What the operator sets as its password is up to them.
 pub(crate) async fn create(
     store: &Store,
     passwords: &Passwords,
-    wanted: Wanted,
+    wanted: &Wanted,
+    password: SecretString,
 ) -> Result<Account, AccountError> {
-    let hash = passwords.hash(wanted.password, Network::of(Ipv4Addr::LOCALHOST.into())).await?;
+    let hash = passwords.hash(password, Network::of(Ipv4Addr::LOCALHOST.into())).await?;
     let id = store.new_user_id().await?;
     let entry = recorded("create_user", EventType::UserCreated, Action::Create, id);
-    let account = NewAccount {
-        id,
-        username: wanted.username.as_str(),
-        email: wanted.email.as_str(),
-        password_hash: &hash,
-        full_name: wanted.full_name.as_ref().map(FullName::as_str),
-        namespace: wanted.namespace.as_ref().map(Namespace::as_str),
-        roles: wanted.roles,
-    };
     let act = Administration::at_the_console(Operation::CreateUser, id);
-    let made = store.create_user(&act, &account, None, &entry).await;
-    let made = made.map_err(|error| match error.constraint() {
-        Some("users_username_unique") => AccountError::UsernameTaken(account.username.to_owned()),
-        Some("users_email_unique") => AccountError::EmailTaken,
-        _ => error.into(),
+    let made = store.create_user(&act, &wanted.account(id, &hash), None, &entry).await;
+    let made = made.map_err(|error| match error.taken() {
+        Some(Taken::Username) => AccountError::UsernameTaken(wanted.username.as_str().to_owned()),
+        Some(Taken::Email) => AccountError::EmailTaken,
+        None => error.into(),
     })?;
     made.ok_or(AccountError::NotAllowed)
 }
@@ -155,7 +159,7 @@ pub(crate) async fn change(
     let told = records(change, |event| recorded(command, event, Action::Update, user).record);
     let entries: Vec<_> = told.into_iter().map(Entry::impersonal).collect();
     match store.change_user(&act, change, &entries).await? {
-        Changed::Done(ended) => Ok(ended),
+        Changed::Done(ended, _) => Ok(ended),
         Changed::Absent => Err(AccountError::NotFound),
         Changed::Forbidden | Changed::LastAdmin => Err(AccountError::NotAllowed),
     }
@@ -175,6 +179,14 @@ pub(crate) async fn link(
         LinkOutcome::Taken => Err(AccountError::Linked),
         LinkOutcome::Forbidden => Err(AccountError::NotAllowed),
     }
+}
+
+/// The issuers and subjects that are let in as a user.
+pub(crate) async fn links(
+    store: &Store,
+    user: UserId,
+) -> Result<Vec<(String, String)>, AccountError> {
+    Ok(store.links(&Administration::at_the_console(Operation::ShowUser, user)).await?)
 }
 
 /// Lets the subject of an issuer in no more, and ends what was begun as the user.
@@ -242,17 +254,16 @@ pub(crate) async fn create_key(
     let key = keys.mint()?;
     let mut entry = recorded("create_api_key", EventType::KeyCreated, Action::Create, owner.id);
     entry.record.resource = Some(Resource::ApiKey);
-    entry.record.metadata = Some(serde_json::json!({ "scopes": scopes.names() }));
-    let new = NewApiKey {
-        id: key.id(),
-        name: &wanted.name,
-        hash: keys.hash(&key),
-        scopes,
-        allowed_addresses: &wanted.allowed_addresses,
-        life: wanted.life,
-    };
-    let made = store.create_key_for(owner.id, &new, &entry).await?;
+    entry.record.metadata = Some(json!({ "scopes": scopes.names() }));
+    let act = Administration::at_the_console(Operation::CreateApiKey, owner.id);
+    let made = store.create_key(&act, &keys.kept(&key, wanted, scopes), &entry).await?;
     Ok((key, made.ok_or(AccountError::NoMoreKeys)?))
+}
+
+/// The keys of `owner` that live, the newest first.
+pub(crate) async fn keys(store: &Store, owner: &Account) -> Result<Vec<ApiKeyRow>, AccountError> {
+    let act = Administration::at_the_console(Operation::ListApiKeys, owner.id);
+    Ok(store.api_keys(&act).await?)
 }
 
 /// Ends a key of `owner`'s.
@@ -263,7 +274,8 @@ pub(crate) async fn revoke_key(
 ) -> Result<Revocation, AccountError> {
     let mut entry = recorded("revoke_api_key", EventType::KeyRevoked, Action::Delete, owner.id);
     entry.record.resource = Some(Resource::ApiKey);
-    store.revoke_key_of(owner.id, key, &entry).await?.ok_or(AccountError::NoSuchKey)
+    let act = Administration::at_the_console(Operation::RevokeApiKey, owner.id);
+    store.revoke_key(&act, key, &entry).await?.ok_or(AccountError::NoSuchKey)
 }
 
 impl From<FieldError> for AccountError {

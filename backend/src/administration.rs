@@ -1,14 +1,20 @@
-//! An admin's work on accounts, for as long as they are one.
+//! An admin's work on what is not their own, for as long as they are one.
 
 use memoric_contract::{Operation, Role, UserId};
 
 use crate::{
     caller::Call,
     error::ApiError,
-    store::{Context, Store},
+    presented::Presented,
+    scope::Custody,
+    store::{
+        Context, Pools,
+        pool::{Admin, Pool},
+    },
 };
 
-/// One act of an admin's, or of the operator's at the console, on one account or on the list of them.
+/// One act of an admin's, or of the operator's at the console, on one account, on the list of them or on
+/// the trail. Nothing else makes a context for an admin.
 ///
 /// What it changes is changed only where the database, in the same transaction, finds who acts to be an
 /// admin still.
@@ -17,13 +23,11 @@ pub(crate) struct Administration {
 }
 
 impl Administration {
-    /// Begins an act of who asks, an admin by the gateway's word. `None`: on no account in particular.
-    pub(crate) fn of(call: &Call, target: Option<UserId>) -> Result<Self, ApiError> {
+    /// Begins an act of who asks, who is an admin by the gateway's word and has shown that they are one.
+    /// `None`: on no account in particular.
+    pub(crate) fn of(call: &Call, _: &Presented, target: Option<UserId>) -> Result<Self, ApiError> {
+        Self::ensure_by_an_admin(call)?;
         let identity = call.identity()?;
-        let needed = call.operation().and_then(Operation::needs);
-        if !needed.is_some_and(|needed| identity.may(needed)) {
-            return Err(ApiError::Forbidden);
-        }
         let context = Context {
             user: identity.user,
             target: target.unwrap_or(identity.user),
@@ -34,15 +38,15 @@ impl Administration {
         Ok(Self { context })
     }
 
-    /// The same for what only shows accounts: who asks is an admin by the database's word too.
-    pub(crate) async fn to_see(
-        store: &Store,
-        call: &Call,
-        target: Option<UserId>,
-    ) -> Result<Self, ApiError> {
-        let administration = Self::of(call, target)?;
-        match store.is_admin(&administration).await? {
-            true => Ok(administration),
+    /// Refuses whoever is no admin by the gateway's own word, or has a credential that was made for less.
+    ///
+    /// The database would show them nothing, which looks like a trail without a record.
+    pub(crate) fn ensure_by_an_admin(call: &Call) -> Result<(), ApiError> {
+        let (identity, operation) = (call.identity()?, call.operation());
+        let needed = operation.ok_or(ApiError::Forbidden)?.needs_about_another();
+        let may = needed.iter().all(|needed| identity.may(needed));
+        match may && identity.roles.contains(Role::Admin) {
+            true => Ok(()),
             false => Err(ApiError::Forbidden),
         }
     }
@@ -52,13 +56,21 @@ impl Administration {
         Self { context: Context::at_the_console(operation.name(), target) }
     }
 
-    /// Whose account it is about.
-    pub(crate) fn target(&self) -> UserId {
-        self.context.target
+    /// An act in any context, as only a test may have it.
+    #[cfg(test)]
+    pub(crate) fn in_context(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+impl Custody for Administration {
+    type Keeper = Admin;
+
+    fn credentials(pools: &Pools) -> &Pool<Admin> {
+        &pools.admin
     }
 
-    /// What the database is told.
-    pub(crate) fn context(&self) -> &Context {
+    fn context(&self) -> &Context {
         &self.context
     }
 }

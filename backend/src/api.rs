@@ -6,6 +6,7 @@ mod body;
 mod deliveries;
 mod internal;
 mod memories;
+mod newcomer;
 mod owner;
 mod query;
 #[cfg(test)]
@@ -74,12 +75,15 @@ impl Api {
 
     async fn serve(&self, call: &Call, body: Body) -> Answer {
         call.ensure_permitted()?;
-        if call.operation().is_some_and(Operation::is_verified_again) {
-            Presented::along(&self.app, call).await?;
-        }
+        let presented = match call.operation().is_some_and(Operation::is_verified_again) {
+            true => Some(Presented::along(&self.app, call).await?),
+            false => None,
+        };
         self.note_credential(call).await;
         match call.asked() {
-            Asked::Public(operation) => self.serve_client(operation, call, body).await,
+            Asked::Public(operation) => {
+                self.serve_client(operation, (call, presented.as_ref()), body).await
+            }
             Asked::Internal(operation) => self.serve_gateway(operation, call, body).await,
         }
     }
@@ -99,8 +103,15 @@ impl Api {
     }
 
     /// The handler of each operation. The compiler sees to it that each has one.
-    async fn serve_client(&self, operation: Operation, call: &Call, body: Body) -> Answer {
+    async fn serve_client(
+        &self,
+        operation: Operation,
+        (call, presented): (&Call, Option<&Presented>),
+        body: Body,
+    ) -> Answer {
         let app = &self.app;
+        // What an admin does takes the proof, and does not compile without.
+        let presented = || presented.ok_or(ApiError::NotPresented);
         match operation {
             Operation::Register => auth::register(app, call, body).await,
             Operation::Login => auth::login(app, call, body).await,
@@ -118,17 +129,17 @@ impl Api {
             Operation::ShowProfile => auth::show_profile(app, call).await,
             Operation::RecallMemories => memories::recall(app, call).await,
             Operation::RememberMemory => memories::remember(app, call, body).await,
-            Operation::ReadAudit => audit::read(app, call).await,
-            Operation::ReadUserAudit => audit::read_of_user(app, call).await,
-            Operation::ReadSecurityAudit => audit::read_notable(app, call).await,
-            Operation::CountAudit => audit::count(app, call).await,
+            Operation::ReadAudit => audit::read(app, call, presented()?).await,
+            Operation::ReadUserAudit => audit::read_of_user(app, call, presented()?).await,
+            Operation::ReadSecurityAudit => audit::read_notable(app, call, presented()?).await,
+            Operation::CountAudit => audit::count(app, call, presented()?).await,
             Operation::ListEventTypes => Ok(audit::list_event_types()),
             Operation::ListSeverities => Ok(audit::list_severities()),
             Operation::ResetPassword => auth::reset_password(app, call, body).await,
-            Operation::ListUsers => users::list_users(app, call).await,
-            Operation::CreateUser => users::create_user(app, call, body).await,
-            Operation::ShowUser => users::show_user(app, call).await,
-            Operation::ChangeUser => users::change_user(app, call, body).await,
+            Operation::ListUsers => users::list_users(app, call, presented()?).await,
+            Operation::CreateUser => users::create_user(app, call, presented()?, body).await,
+            Operation::ShowUser => users::show_user(app, call, presented()?).await,
+            Operation::ChangeUser => users::change_user(app, call, presented()?, body).await,
             Operation::ListClusters | Operation::RunPolicies | Operation::ShowOpenApi => {
                 Err(ApiError::NotImplemented)
             }

@@ -8,13 +8,17 @@ use std::{
 };
 
 use memoric_contract::{
-    KeyId,
+    KeyId, Permissions,
     api_key::{ApiKey, ApiKeyError, CheckKey},
 };
 use quick_cache::sync::Cache;
 
 pub(crate) use self::wanted::{DAY, MOST_DAYS, USUAL_DAYS, Wanted, named, networks, scopes};
-use crate::{error::Chain, seal::ServiceSecrets, store::Store};
+use crate::{
+    error::Chain,
+    seal::ServiceSecrets,
+    store::{NewApiKey, Store},
+};
 
 /// Makes API keys, and knows its own.
 pub(crate) struct ApiKeys {
@@ -48,6 +52,23 @@ impl ApiKeys {
     /// What is stored of a key: without the pepper, which is not, nobody can try keys against it.
     pub(crate) fn hash(&self, key: &ApiKey) -> [u8; 32] {
         self.secrets.api_key_pepper.mac(key.expose().as_bytes())
+    }
+
+    /// What is to be kept of a key that was just minted, for what is `wanted`.
+    pub(crate) fn kept<'a>(
+        &self,
+        key: &'a ApiKey,
+        wanted: &'a Wanted,
+        scopes: Permissions,
+    ) -> NewApiKey<'a> {
+        NewApiKey {
+            id: key.id(),
+            name: &wanted.name,
+            hash: self.hash(key),
+            scopes,
+            allowed_addresses: &wanted.allowed_addresses,
+            life: wanted.life,
+        }
     }
 
     /// Notes that a key was used, at most once in each minute of `now`.

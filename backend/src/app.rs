@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use memoric_config::schema::Registration;
-use memoric_contract::revocation::Revocation;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -18,7 +17,7 @@ use crate::{
     password_rules::PasswordRules,
     passwords::Passwords,
     resets::Resets,
-    revocation::Courier,
+    revocation::{Courier, Ends},
     seal::Sealing,
     sessions::Sessions,
     store::{Store, StoreError},
@@ -77,22 +76,26 @@ impl App {
 
     /// Does `work`, which may end a credential, to its end; then tells whoever has to know before
     /// `call` is answered: the feed, Redis, and with the answer the gateway that carried it.
-    pub(crate) fn revoke(
+    pub(crate) fn revoke<T: Ends + Send + Sync + 'static>(
         &self,
         call: &Call,
-        work: impl Future<Output = Result<Option<Revocation>, StoreError>> + Send + 'static,
-    ) -> impl Future<Output = Result<Option<Revocation>, ApiError>> + Send {
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> impl Future<Output = Result<T, ApiError>> + Send {
         // In a box, or every handler that ends something would carry it about on the stack.
         let (courier, work) = (Arc::clone(&self.courier), Box::pin(work));
         async move {
             let carried = self.carry_through(async move {
-                let ended = work.await?;
-                courier.carry(ended.as_slice()).await;
-                Ok(ended)
+                let came_of_it = work.await?;
+                if let Some(ended) = came_of_it.ended() {
+                    courier.carry(ended).await;
+                }
+                Ok(came_of_it)
             });
-            let ended = carried.await?;
-            call.revokes(ended.as_slice());
-            Ok(ended)
+            let came_of_it = carried.await?;
+            if let Some(ended) = came_of_it.ended() {
+                call.revokes(ended);
+            }
+            Ok(came_of_it)
         }
     }
 

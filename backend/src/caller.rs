@@ -1,10 +1,6 @@
 //! From the gateway's assertion to who asks for what.
 
-use std::{
-    net::IpAddr,
-    sync::{Mutex, OnceLock, PoisonError},
-    time::SystemTime,
-};
+use std::{net::IpAddr, sync::OnceLock, time::SystemTime};
 
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header::USER_AGENT, request::Parts};
 use memoric_contract::{
@@ -33,7 +29,7 @@ pub(crate) struct Call {
     recorded: Recorded,
     owner: OnceLock<UserId>,
     resource: OnceLock<UserId>,
-    revoked: Mutex<Vec<Revocation>>,
+    revoked: OnceLock<Revocation>,
 }
 
 /// Lets in what the gateway vouches for, and nothing else.
@@ -132,7 +128,7 @@ impl Call {
         self.known().ok_or(ApiError::NobodyKnown)
     }
 
-    /// The headers, of which only those about the body are of any use.
+    /// The headers, of which those about the body and the client's own credential are of use.
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.parts.headers
     }
@@ -168,10 +164,9 @@ impl Call {
         self.resource.get_or_init(|| user);
     }
 
-    /// Takes note of what it ended, once that is committed.
-    pub(crate) fn revokes(&self, revocations: &[Revocation]) {
-        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        revoked.extend_from_slice(revocations);
+    /// Takes note of what it ended, once that is committed. It ends one thing at most.
+    pub(crate) fn revokes(&self, revocation: &Revocation) {
+        self.revoked.get_or_init(|| revocation.clone());
     }
 
     /// Tells the gateway, beside the answer, what was revoked by it, and what it needs for a record
@@ -185,10 +180,9 @@ impl Call {
                 headers.insert(name, HeaderValue::from(*id));
             }
         }
-        for revoked in &*self.revoked.lock().unwrap_or_else(PoisonError::into_inner) {
-            if let Ok(message) = HeaderValue::try_from(revoked.message()) {
-                headers.append(REVOKED_HEADER, message);
-            }
+        let revoked = self.revoked.get().map(|revoked| HeaderValue::try_from(revoked.message()));
+        if let Some(Ok(message)) = revoked {
+            headers.insert(REVOKED_HEADER, message);
         }
     }
 

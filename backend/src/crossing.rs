@@ -2,16 +2,17 @@
 
 use axum::http::StatusCode;
 use memoric_contract::{
-    Operation, Role, UserId,
+    UserId,
     audit::{Action, EventType, Record, Resource, Severity, safe_text},
 };
 
 use crate::{
+    administration::Administration,
     audit,
     caller::Call,
     error::ApiError,
     presented::Presented,
-    scope::Reach,
+    scope::{Custody, Reach},
     store::{
         Context, Pools, Store,
         pool::{Admin, Pool},
@@ -26,45 +27,28 @@ pub(crate) type Told = (EventType, Action, Resource);
 /// [`Crossing::open`] is its only maker. The database reaches those rows as a role of its own,
 /// and shows and takes none before [`Crossing::record`] stands in the trail.
 pub(crate) struct Crossing {
-    context: Context,
+    act: Administration,
     reason: Option<String>,
 }
 
 impl Crossing {
-    /// Refuses whoever is no admin by the gateway's own word.
-    pub(crate) fn ensure_by_an_admin(call: &Call) -> Result<(), ApiError> {
-        let identity = call.identity()?;
-        let needed = call.operation().and_then(Operation::needs_for_another);
-        match needed.is_some_and(|needed| identity.may(needed)) {
-            true => Ok(()),
-            false => Err(ApiError::Forbidden),
-        }
-    }
-
     /// Opens the way to the rows of `owner`, for the `reason` that the admin gives.
     ///
-    /// Who asks must have shown so themself, and must be an admin by the gateway's word and, as of now, by the database's. Only
-    /// then is it told whether there is such a user. Whether that user may log in does not matter:
-    /// their rows are there for as long as their key is.
+    /// Who asks must be an admin by the gateway's word, by what they have shown and, as of now, by the
+    /// database's. Only then is it told whether there is such a user. Whether that user may log in does
+    /// not matter: their rows are there for as long as their key is.
     pub(crate) async fn open(
         store: &Store,
-        (call, _): (&Call, &Presented),
+        (call, presented): (&Call, &Presented),
         owner: Option<UserId>,
         reason: Option<&str>,
     ) -> Result<Self, ApiError> {
-        Self::ensure_by_an_admin(call)?;
-        let identity = call.identity()?;
-        if owner == Some(identity.user) {
+        let act = Administration::of(call, presented, owner)?;
+        if owner == Some(call.identity()?.user) {
             return Err(ApiError::Forbidden);
         }
-        let context = Context {
-            user: identity.user,
-            target: owner.ok_or(ApiError::UserNotFound)?,
-            role: Role::Admin.name(),
-            namespace: identity.namespace.clone(),
-            purpose: call.operation_name(),
-        };
-        let footing = store.footing(&context).await?;
+        owner.ok_or(ApiError::UserNotFound)?;
+        let footing = store.footing(act.context()).await?;
         if !footing.is_admin {
             return Err(ApiError::Forbidden);
         }
@@ -72,12 +56,12 @@ impl Crossing {
             return Err(ApiError::UserNotFound);
         }
         let reason = reason.map(|reason| safe_text(reason, reason.len()));
-        Ok(Self { context, reason })
+        Ok(Self { act, reason })
     }
 
     /// What the trail tells of it: who crossed over to whom, what for, and why.
     pub(crate) fn record(&self, call: &Call, (event, action, resource): Told) -> Record {
-        let Context { target, purpose, .. } = &self.context;
+        let Context { target, purpose, .. } = self.context();
         let reason = self.reason.as_deref().unwrap_or("no reason given");
         Record {
             owner: Some(*target),
@@ -92,13 +76,7 @@ impl Crossing {
     }
 }
 
-impl Reach for Crossing {
-    type Role = Admin;
-
-    fn pool(pools: &Pools) -> &Pool<Admin> {
-        &pools.admin
-    }
-
+impl Custody for Crossing {
     type Keeper = Admin;
 
     fn credentials(pools: &Pools) -> &Pool<Admin> {
@@ -106,6 +84,14 @@ impl Reach for Crossing {
     }
 
     fn context(&self) -> &Context {
-        &self.context
+        self.act.context()
+    }
+}
+
+impl Reach for Crossing {
+    type Role = Admin;
+
+    fn pool(pools: &Pools) -> &Pool<Admin> {
+        &pools.admin
     }
 }

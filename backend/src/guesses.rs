@@ -13,8 +13,12 @@ use uuid::Uuid;
 
 use self::ledger::{Charge, Ledger, Rule};
 
-/// The wrong guesses of late: for each account from each network, for each account, from each
-/// network, and in all.
+/// The wrong guesses of late: for each name from each network, for each name, from each network, and
+/// in all.
+///
+/// A name is counted as it is typed, whether it stands for an account or not: whoever has to wait hears
+/// so before anybody looks. So the user name and the address of one account are counted apart, and
+/// strangers have twice the guesses at it.
 ///
 /// Each has a wait that grows with them, to an end: whoever goes on asking is let in now and then.
 /// Who is known (by a device that has logged in, or by a session) answers for their own guesses
@@ -28,7 +32,7 @@ pub(crate) struct Guesses {
 /// Who guesses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Guesser {
-    /// Somebody in a network, at the account that a name stands for, if it stands for one.
+    /// Somebody in a network, at a name, whatever it stands for.
     Stranger(NameKey, Network),
     /// A device of the account's owner, or a session of theirs, by its id.
     Known(Uuid),

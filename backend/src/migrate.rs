@@ -194,6 +194,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0018_sessions_across.sql", include_str!("../migrations/0018_sessions_across.sql")),
     ("0019_feed.sql", include_str!("../migrations/0019_feed.sql")),
     ("0020_foreign.sql", include_str!("../migrations/0020_foreign.sql")),
+    ("0021_on_record.sql", include_str!("../migrations/0021_on_record.sql")),
 ];
 
 #[cfg(test)]

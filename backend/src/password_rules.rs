@@ -2,11 +2,12 @@
 
 use memoric_config::schema::PasswordRules as Kind;
 use memoric_contract::FieldError;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
 
 /// What a new password must be like.
 ///
-/// By NIST SP 800-63B-4 and ASVS 5: long, not among the common, and not the name of its owner. Which
+/// By NIST SP 800-63B-4 and ASVS 5: long, not among the common, and not the name of who chooses it. Which
 /// characters it is made of is nobody's business, unless clients expect the earlier server's rule.
 pub(crate) struct PasswordRules {
     kind: Kind,
@@ -15,9 +16,9 @@ pub(crate) struct PasswordRules {
     common: Vec<&'static str>,
 }
 
-/// Whose password it is to be, by the names in the form in which they are stored.
+/// Who chooses a password, by the names in the form in which they are stored.
 #[derive(Clone, Copy)]
-pub(crate) struct Owner<'a> {
+pub(crate) struct Chooser<'a> {
     pub(crate) username: &'a str,
     pub(crate) email: &'a str,
 }
@@ -37,39 +38,40 @@ impl PasswordRules {
         Self { kind, shortest, common: COMMON.lines().collect() }
     }
 
-    /// The password, if it is one that `owner` may have. `field` is what the client calls it.
+    /// The password, if it is one that `chooser` may have. `field` is what the client calls it.
     pub(crate) fn judge(
         &self,
         field: &str,
-        password: String,
-        owner: Owner<'_>,
+        password: SecretString,
+        chooser: Chooser<'_>,
         occasion: Occasion,
     ) -> Result<SecretString, FieldError> {
-        let length = password.chars().count();
+        let typed = password.expose_secret();
+        let length = typed.chars().count();
         let fault = if length < self.shortest {
             Some(("too_short", format!("String should have at least {} characters", self.shortest)))
         } else if length > LONGEST {
             Some(("too_long", format!("String should have at most {LONGEST} characters")))
         } else if self.kind == Kind::Python
             && occasion == Occasion::Beginning
-            && let Some(lack) = lack(&password)
+            && let Some(lack) = lack(typed)
         {
             Some(("composition", format!("Value error, Password must contain at least one {lack}")))
         } else {
-            self.known(&password.to_lowercase(), owner)
+            self.known(&Zeroizing::new(typed.to_lowercase()), chooser)
         };
         match fault {
             Some((code, message)) => Err(FieldError::new(field, code, &message)),
-            None => Ok(SecretString::from(password)),
+            None => Ok(password),
         }
     }
 
-    /// Why somebody who knows `owner`, or passwords, would try this one first.
-    fn known(&self, lowered: &str, owner: Owner<'_>) -> Option<(&'static str, String)> {
-        let mailbox = owner.email.rsplit_once('@').map(|(mailbox, _)| mailbox);
-        if lowered == owner.username {
+    /// Why somebody who knows `chooser`, or passwords, would try this one first.
+    fn known(&self, lowered: &str, chooser: Chooser<'_>) -> Option<(&'static str, String)> {
+        let mailbox = chooser.email.rsplit_once('@').map(|(mailbox, _)| mailbox);
+        if lowered == chooser.username {
             Some(("is_username", "A password should not be the user name".to_owned()))
-        } else if lowered == owner.email || mailbox == Some(lowered) {
+        } else if lowered == chooser.email || mailbox == Some(lowered) {
             Some(("is_email", "A password should not be the e-mail address".to_owned()))
         } else if self.common.binary_search(&lowered).is_ok() {
             Some(("common", "This password is among the most common ones".to_owned()))
@@ -179,7 +181,7 @@ mod tests {
         password: &str,
         occasion: Occasion,
     ) -> Result<SecretString, FieldError> {
-        let owner = Owner { username: "correct-horse-1", email: "horse.battery@example.com" };
-        rules.judge("new_password", password.to_owned(), owner, occasion)
+        let chooser = Chooser { username: "correct-horse-1", email: "horse.battery@example.com" };
+        rules.judge("new_password", SecretString::from(password), chooser, occasion)
     }
 }

@@ -3,30 +3,31 @@
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
-use memoric_contract::{Identity, KeyId, Operation, PresentedBy, Roles};
+use memoric_contract::{Identity, KeyId, Permissions, PresentedBy};
 
 use crate::{app::App, caller::Call, error::ApiError};
 
-/// Proof that the client itself presented the credential that the gateway speaks of, and that it lives.
+/// Proof that the client itself presented the credential that the gateway speaks of, that it lives, and
+/// that it allows what is asked, about another user too.
 ///
 /// [`Presented::along`] is its only maker. Who has the gateway, or the key of its assertions, cannot
 /// make one: that takes a living credential of the very user.
 pub(crate) struct Presented(());
 
 impl Presented {
-    /// Looks at what came along with `call`: valid, alive, of the same user, session or key, and of
-    /// roles that, as of now, allow what is asked.
+    /// Looks at what came along with `call`: valid, alive, of the same user, session or key, and, as of
+    /// now, good for all that the operation needs.
     pub(crate) async fn along(app: &App, call: &Call) -> Result<Self, ApiError> {
         let identity = call.identity()?;
         let text = credential(call.headers()).ok_or(ApiError::NotPresented)?;
-        let roles = match &identity.presented {
-            PresentedBy::AccessToken { .. } => by_token(app, text, identity).await?,
+        let allowed = match &identity.presented {
+            // In boxes, or every handler that asks for it would carry them about on the stack.
+            PresentedBy::AccessToken { .. } => Box::pin(by_token(app, text, identity)).await?,
             PresentedBy::ForeignToken { .. } => return Err(ApiError::NotPresented),
-            PresentedBy::ApiKey { id, .. } => by_key(app, text, id, identity).await?,
+            PresentedBy::ApiKey { id, .. } => Box::pin(by_key(app, text, id, identity)).await?,
         };
-        let needs = |operation: Operation| operation.needs().or(operation.needs_for_another());
-        let needed = call.operation().and_then(needs);
-        match needed.is_none_or(|needed| roles.allow(needed)) {
+        let operation = call.operation().ok_or(ApiError::Forbidden)?;
+        match operation.needs_about_another().is_within(allowed) {
             true => Ok(Self(())),
             false => Err(ApiError::Forbidden),
         }
@@ -39,29 +40,41 @@ impl Presented {
     }
 }
 
-/// The roles, as of now, of who presented the access token `text`.
-async fn by_token(app: &App, text: &str, identity: &Identity) -> Result<Roles, ApiError> {
+/// What the roles of who presented the access token `text` allow, as of now.
+async fn by_token(app: &App, text: &str, identity: &Identity) -> Result<Permissions, ApiError> {
     let shown = app.tokens.verify(text, SystemTime::now()).map_err(|_| ApiError::NotPresented)?;
     let PresentedBy::AccessToken { jti, sid, generation, .. } = shown.presented else {
         return Err(ApiError::NotPresented);
     };
-    let is_live = shown == *identity && app.store.is_live(shown.user, jti, sid, generation).await?;
-    let account = app.store.find_user(shown.user).await?;
+    if shown != *identity {
+        return Err(ApiError::NotPresented);
+    }
+    let (is_live, account) = tokio::try_join!(
+        app.store.is_live(shown.user, jti, sid, generation),
+        app.store.find_user(shown.user)
+    )?;
     match account.filter(|account| is_live && account.is_active) {
-        Some(account) => Ok(account.roles),
+        Some(account) => Ok(account.roles.permissions()),
         None => Err(ApiError::NotPresented),
     }
 }
 
-/// The roles, as of now, of who presented the API key `text`.
-async fn by_key(app: &App, text: &str, id: &KeyId, identity: &Identity) -> Result<Roles, ApiError> {
+/// What the API key `text` was made for, as far as the roles of who presented it allow that as of now.
+async fn by_key(
+    app: &App,
+    text: &str,
+    id: &KeyId,
+    identity: &Identity,
+) -> Result<Permissions, ApiError> {
     let shown = app.api_keys.read(text).map_err(|_| ApiError::NotPresented)?;
-    let standing = app.store.resolve_key(shown.id(), app.api_keys.hash(&shown)).await?;
-    let is_theirs = |user| shown.id() == id && user == identity.user;
-    match standing.filter(|standing| is_theirs(standing.user)) {
-        Some(standing) => Ok(standing.roles),
-        None => Err(ApiError::NotPresented),
+    if shown.id() != id {
+        return Err(ApiError::NotPresented);
     }
+    let standing = app.store.resolve_key(id, app.api_keys.hash(&shown)).await?;
+    let standing = standing.filter(|standing| standing.user == identity.user);
+    let standing = standing.ok_or(ApiError::NotPresented)?;
+    let scopes = Permissions::from_bits(standing.scopes).unwrap_or_default();
+    Ok(scopes.within(standing.roles.permissions()))
 }
 
 /// The one credential in `headers`, without the scheme in front of it.

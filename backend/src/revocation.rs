@@ -11,7 +11,17 @@ use prometheus::IntCounter;
 use redis::Cmd;
 use tokio::{sync::Notify, time::timeout};
 
-use crate::{error::Chain, metrics::Metrics};
+use crate::{
+    error::Chain,
+    metrics::Metrics,
+    store::{Changed, Refreshed},
+};
+
+/// What came of a change that may have ended a credential.
+pub(crate) trait Ends {
+    /// What it ended.
+    fn ended(&self) -> Option<&Revocation>;
+}
 
 /// Tells the gateways of revocations that the database holds already.
 ///
@@ -31,12 +41,9 @@ impl Courier {
     }
 
     /// Tells whoever follows the feed here, and Redis, of what has been committed.
-    pub(crate) async fn carry(&self, revocations: &[Revocation]) {
-        if revocations.is_empty() {
-            return;
-        }
+    pub(crate) async fn carry(&self, revocation: &Revocation) {
         self.news.notify_waiters();
-        let commands = self.commands(revocations, SystemTime::now());
+        let commands = self.commands(revocation, SystemTime::now());
         if let Err(error) = self.redis.ask(&commands, PATIENCE).await {
             self.failures.inc();
             tracing::warn!(error = %Chain(&error), "a revocation goes by the feed alone");
@@ -58,21 +65,45 @@ impl Courier {
         &self.redis
     }
 
-    /// What Redis is told: to remember each for as long as it matters, and to pass it on.
-    fn commands(&self, revocations: &[Revocation], now: SystemTime) -> Vec<Cmd> {
+    /// What Redis is told: to remember it for as long as it matters, and to pass it on.
+    fn commands(&self, revocation: &Revocation, now: SystemTime) -> Vec<Cmd> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let told = revocations.iter().filter(|revocation| revocation.expires_at > now);
-        told.flat_map(|revocation| {
-            let (mut set, mut publish) = (redis::cmd("SET"), redis::cmd("PUBLISH"));
-            // By our own clock: Redis may have another.
-            set.arg(self.redis.name(&revocation.redis_key()))
-                .arg(revocation.redis_value())
-                .arg("EX")
-                .arg(revocation.expires_at - now);
-            publish.arg(self.redis.name(CHANNEL)).arg(revocation.message());
-            [set, publish]
-        })
-        .collect()
+        // By our own clock: Redis may have another.
+        let left = revocation.expires_at.saturating_sub(now);
+        if left == 0 {
+            return Vec::new();
+        }
+        let (mut set, mut publish) = (redis::cmd("SET"), redis::cmd("PUBLISH"));
+        set.arg(self.redis.name(&revocation.redis_key()))
+            .arg(revocation.redis_value())
+            .arg("EX")
+            .arg(left);
+        publish.arg(self.redis.name(CHANNEL)).arg(revocation.message());
+        vec![set, publish]
+    }
+}
+
+impl Ends for Option<Revocation> {
+    fn ended(&self) -> Option<&Revocation> {
+        self.as_ref()
+    }
+}
+
+impl Ends for Changed {
+    fn ended(&self) -> Option<&Revocation> {
+        match self {
+            Self::Done(ended, _) => Some(ended),
+            Self::Forbidden | Self::Absent | Self::LastAdmin => None,
+        }
+    }
+}
+
+impl Ends for Refreshed {
+    fn ended(&self) -> Option<&Revocation> {
+        match self {
+            Self::Reused(ended) => Some(ended),
+            Self::On { .. } | Self::Late | Self::Ended => None,
+        }
     }
 }
 

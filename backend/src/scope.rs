@@ -11,15 +11,9 @@ use crate::{
     },
 };
 
-/// Whose rows an operation may touch, and by which role of the database it comes to them.
-pub(crate) trait Reach: Sync {
-    /// The role that comes to them.
-    type Role: DatabaseRole;
-
-    /// The connections of that role.
-    fn pool(pools: &Pools) -> &Pool<Self::Role>;
-
-    /// The role that comes to their credentials, by functions alone.
+/// Whose credentials an operation may touch, and by which role of the database it comes to them.
+pub(crate) trait Custody: Sync {
+    /// The role that comes to them, by functions alone.
     type Keeper: DatabaseRole;
 
     /// The connections of that role.
@@ -28,10 +22,19 @@ pub(crate) trait Reach: Sync {
     /// What the database is told.
     fn context(&self) -> &Context;
 
-    /// Whose rows they are.
+    /// Whose they are.
     fn owner(&self) -> UserId {
         self.context().target
     }
+}
+
+/// Whose rows an operation may touch besides, and by which role it comes to them.
+pub(crate) trait Reach: Custody {
+    /// The role that comes to them.
+    type Role: DatabaseRole;
+
+    /// The connections of that role.
+    fn pool(pools: &Pools) -> &Pool<Self::Role>;
 }
 
 /// One user's own rows, for one operation.
@@ -62,26 +65,6 @@ impl Scope {
         Ok(Self { context })
     }
 
-    /// What belongs to no user and is for admins: the trail, the directory of people.
-    ///
-    /// Who asks must be an admin, by a credential that was made for what is `needed`. Whoever is not is
-    /// refused here: the database would show them nothing, which looks like a trail without a record.
-    pub(crate) fn of_admin(call: &Call, needed: Option<Permission>) -> Result<Self, ApiError> {
-        let identity = call.identity()?;
-        let may = needed.is_some_and(|needed| identity.may(needed));
-        if !may || !identity.roles.contains(Role::Admin) {
-            return Err(ApiError::Forbidden);
-        }
-        let context = Context {
-            user: identity.user,
-            target: identity.user,
-            role: Role::Admin.name(),
-            namespace: identity.namespace.clone(),
-            purpose: call.operation_name(),
-        };
-        Ok(Self { context })
-    }
-
     /// Nobody's rows, for what a gateway asks on its own behalf.
     pub(crate) fn of_gateway(call: &Call) -> Result<Self, ApiError> {
         match call.asked() {
@@ -104,14 +87,16 @@ impl Scope {
     pub(crate) fn in_context(context: Context) -> Self {
         Self { context }
     }
+}
 
-    /// Whose rows they are.
-    pub(crate) fn owner(&self) -> UserId {
-        self.context.target
+impl Custody for Scope {
+    type Keeper = Auth;
+
+    fn credentials(pools: &Pools) -> &Pool<Auth> {
+        &pools.auth
     }
 
-    /// What the database is told.
-    pub(crate) fn context(&self) -> &Context {
+    fn context(&self) -> &Context {
         &self.context
     }
 }
@@ -121,16 +106,6 @@ impl Reach for Scope {
 
     fn pool(pools: &Pools) -> &Pool<App> {
         &pools.app
-    }
-
-    type Keeper = Auth;
-
-    fn credentials(pools: &Pools) -> &Pool<Auth> {
-        &pools.auth
-    }
-
-    fn context(&self) -> &Context {
-        self.context()
     }
 }
 

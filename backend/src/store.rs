@@ -29,7 +29,7 @@ pub(crate) use self::{
     sessions::{NewSession, Refreshed, SessionRow},
     tls::TlsError,
     trail::{Delivered, TrailFilter, TrailPage, TrailRow},
-    users::{Account, NewAccount},
+    users::{Account, NewAccount, Taken},
 };
 
 /// Everything that is asked of the database, each query by the role that may ask it.
@@ -111,6 +111,7 @@ mod tests {
     use memoric_contract::{Operation, Role};
 
     use super::fixture::{World, memory, scope};
+    use crate::scope::Custody as _;
 
     #[tokio::test]
     async fn every_table_of_users_rows_shows_nothing_even_to_its_owner() {

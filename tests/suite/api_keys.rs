@@ -128,6 +128,33 @@ async fn a_key_touches_no_session_no_password_and_makes_no_key() {
 }
 
 #[tokio::test]
+async fn an_admins_key_sees_accounts_and_neither_makes_nor_changes_one() {
+    let world = World::start().await;
+    let root = world.person_with("root", &["admin"]).await;
+    let alice = world.register("alice").await;
+    let key = secret(&create(&world, &root, json!({"name": "one"})).await);
+    let hers = format!("/users/{}", alice.id);
+    let dave = json!({"username": "dave", "email": "d@example.com", "roles": ["admin"]});
+
+    for (method, path, sent) in [
+        (Method::POST, "/users", dave),
+        (Method::PATCH, &*hers, json!({"reset_password": true})),
+        (Method::PATCH, &*hers, json!({"roles": ["admin"]})),
+    ] {
+        let answer = with(&world, &key, method, path).json(&sent).send().await.unwrap();
+        assert_eq!(
+            answer.status(),
+            StatusCode::FORBIDDEN,
+            "what it makes would outlive it: {sent}"
+        );
+    }
+    for path in ["/users", &*hers] {
+        let answer = with(&world, &key, Method::GET, path).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_revoked_key_stops_working_and_only_its_owner_revokes_it() {
     let world = World::start().await;
     let (alice, bob) = (world.register("alice").await, world.register("bob").await);

@@ -64,7 +64,8 @@ pub struct Record {
     pub resource: Option<Resource>,
     /// The namespace of the subject.
     pub namespace: Option<String>,
-    /// Why, in our words.
+    /// Why, in our words; where an admin crosses over to another user, in the admin's too. It is not
+    /// sealed: whoever is forgotten, why somebody looked at what was theirs stays to be read.
     pub description: Option<String>,
     /// What went wrong, in our words.
     pub error_message: Option<String>,
@@ -237,12 +238,12 @@ impl EventType {
             Self::TokenExpired
             | Self::MemorySearched
             | Self::ClusterRetrieved
-            | Self::AccessGranted
             | Self::PermissionChecked
             | Self::RateLimitExceeded => &[Gateway],
             // The backend tells of an admin who reads what is somebody else's.
             Self::TokenInvalid
             | Self::MemoryRetrieved
+            | Self::AccessGranted
             | Self::AccessDenied
             | Self::BreachAttempt
             | Self::SuspiciousActivity => &[Gateway, Backend],

@@ -1,7 +1,7 @@
 //! Everything that can be asked for.
 
 use crate::{
-    CredentialKind, Permission, Takes,
+    CredentialKind, Permission, Permissions, Takes,
     audit::{Action, EventType, Resource},
     spool::BATCH_PATH,
 };
@@ -388,8 +388,9 @@ impl Operation {
         }
     }
 
-    /// Whether an API key may ask for it. Sessions and passwords are for who logged in: a key that
-    /// was stolen must not lock its owner out, nor outlive its own end by a session.
+    /// Whether an API key may ask for it. Sessions, passwords and accounts are for who logged in: a key
+    /// that was stolen must lock nobody out, nor outlive its own end by a session, by an account that it
+    /// made or by a password that it had set anew.
     pub const fn takes_api_keys(self) -> bool {
         !matches!(
             self,
@@ -401,6 +402,8 @@ impl Operation {
                 | Self::ChangePassword
                 | Self::CreateApiKey
                 | Self::RotateApiKey
+                | Self::CreateUser
+                | Self::ChangeUser
         )
     }
 
@@ -445,6 +448,12 @@ impl Operation {
             | Self::ListClusters => Some(Permission::ManageUsers),
             _ => None,
         }
+    }
+
+    /// All that the caller must be allowed where it is about another user. Where it never is, that is
+    /// what everybody must be.
+    pub fn needs_about_another(self) -> Permissions {
+        self.needs().into_iter().chain(self.needs_for_another()).collect()
     }
 
     /// Whether the gateway's word alone is not enough for it: the backend verifies the client's own

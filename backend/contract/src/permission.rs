@@ -100,6 +100,11 @@ impl Permissions {
         Self(self.0 & other.0)
     }
 
+    /// Whether all that is in this set is in the other.
+    pub const fn is_within(self, other: Self) -> bool {
+        self.within(other).0 == self.0
+    }
+
     /// The permissions, in order.
     pub fn iter(self) -> impl Iterator<Item = Permission> {
         Permission::ALL.into_iter().filter(move |permission| self.contains(*permission))

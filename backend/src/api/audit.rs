@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use axum::http::StatusCode;
 use memoric_contract::{
-    Operation, UserId,
+    UserId,
     audit::{Emitter, LONGEST_NAME, Personal},
 };
 use serde::Serialize;
@@ -17,11 +17,12 @@ use uuid::Uuid;
 pub(super) use self::catalogue::{list_event_types, list_severities};
 use super::{Answer, json, query::Asked};
 use crate::{
+    administration::Administration,
     app::App,
     caller::Call,
     error::ApiError,
     memories::stored_time,
-    scope::Scope,
+    presented::Presented,
     store::{TrailFilter, TrailPage, TrailRow},
 };
 
@@ -97,38 +98,38 @@ struct Row<'a> {
 }
 
 /// The records that match, the newest first.
-pub(super) async fn read(app: &App, call: &Call) -> Answer {
+pub(super) async fn read(app: &App, call: &Call, presented: &Presented) -> Answer {
     let filter = filter(app, call)?;
-    let found = find(app, call, &filter).await?;
+    let found = find(app, (call, presented), &filter).await?;
     let (logs, total) = (rows(app, &found), found.total);
     let page = Page { logs, total, offset: filter.offset, limit: filter.limit };
     Ok(json(StatusCode::OK, &page))
 }
 
 /// What one user did, the newest first.
-pub(super) async fn read_of_user(app: &App, call: &Call) -> Answer {
+pub(super) async fn read_of_user(app: &App, call: &Call, presented: &Presented) -> Answer {
     let user = call.last_segment();
     let filter = TrailFilter { subject: Some(subject(user)), ..newest(call)? };
-    let found = find(app, call, &filter).await?;
+    let found = find(app, (call, presented), &filter).await?;
     let (logs, total) = (rows(app, &found), found.total);
     let start_time = computed_time(filter.since);
     Ok(json(StatusCode::OK, &Newest { user_id: Some(user), logs, total, start_time }))
 }
 
 /// What failed, or is worse than it should be, the newest first.
-pub(super) async fn read_notable(app: &App, call: &Call) -> Answer {
+pub(super) async fn read_notable(app: &App, call: &Call, presented: &Presented) -> Answer {
     let filter = TrailFilter { only_notable: true, ..newest(call)? };
-    let found = find(app, call, &filter).await?;
+    let found = find(app, (call, presented), &filter).await?;
     let (logs, total) = (rows(app, &found), found.total);
     let start_time = computed_time(filter.since);
     Ok(json(StatusCode::OK, &Newest { user_id: None, logs, total, start_time }))
 }
 
 /// How many records there are, and of what.
-pub(super) async fn count(app: &App, call: &Call) -> Answer {
+pub(super) async fn count(app: &App, call: &Call, presented: &Presented) -> Answer {
     let mut asked = Asked::read(call.target())?;
     let Some(since) = since(&mut asked) else { return Err(asked.refusal()) };
-    let counts = app.store.count_trail(&scope(call)?, since).await?;
+    let counts = app.store.count_trail(&Administration::of(call, presented, None)?, since).await?;
     let by_event = counts.by_event.into_iter();
     let statistics = Statistics {
         total_events: counts.total,
@@ -141,16 +142,16 @@ pub(super) async fn count(app: &App, call: &Call) -> Answer {
     Ok(json(StatusCode::OK, &statistics))
 }
 
-async fn find(app: &App, call: &Call, filter: &TrailFilter) -> Result<TrailPage, ApiError> {
+async fn find(
+    app: &App,
+    (call, presented): (&Call, &Presented),
+    filter: &TrailFilter,
+) -> Result<TrailPage, ApiError> {
     if let Some(subject) = filter.subject.filter(|subject| *subject != UserId::NOBODY) {
         call.concerns(subject);
     }
-    Ok(app.store.read_trail(&scope(call)?, filter).await?)
-}
-
-/// The trail is for admins, by a credential that was made for it.
-fn scope(call: &Call) -> Result<Scope, ApiError> {
-    Scope::of_admin(call, call.operation().and_then(Operation::needs))
+    let act = Administration::of(call, presented, None)?;
+    Ok(app.store.read_trail(&act, filter).await?)
 }
 
 fn rows<'a>(app: &App, found: &'a TrailPage) -> Vec<Row<'a>> {

@@ -10,7 +10,7 @@ mod reset;
 mod sessions;
 
 use axum::http::StatusCode;
-use memoric_contract::{Operation, Roles, UserId, audit::Resource};
+use memoric_contract::{Roles, UserId, audit::Resource};
 use serde::Serialize;
 
 pub(super) use self::{
@@ -18,14 +18,14 @@ pub(super) use self::{
     login::login,
     password::change_password,
     refresh::refresh,
-    registration::{register, taken},
+    registration::{not_made, register},
     reset::reset_password,
     sessions::{end_session, list_sessions, logout, logout_everywhere},
 };
 use super::{Answer, deny, json};
 use crate::{
-    app::App, caller::Call, error::ApiError, memories::stored_time, people::Username,
-    presented::Presented, scope::Scope, store::Account,
+    administration::Administration, app::App, caller::Call, error::ApiError, memories::stored_time,
+    people::Username, presented::Presented, store::Account,
 };
 
 /// An account as its owner and admins see it, key for key as clients know it.
@@ -64,16 +64,13 @@ pub(super) async fn show_profile(app: &App, call: &Call) -> Answer {
         call.concerns_account(own.id);
         return Ok(json(StatusCode::OK, &Profile::of(&own)));
     }
-    let needed = Operation::ShowProfile.needs_for_another();
-    if !needed.is_some_and(|needed| identity.may(needed)) {
+    if Administration::ensure_by_an_admin(call).is_err() {
         return Err(deny(app, call, "another user's profile", (Resource::User, None)).await);
     }
-    Presented::along(app, call).await?;
+    let presented = Presented::along(app, call).await?;
+    let act = Administration::of(call, &presented, None)?;
     let found = match wanted {
-        Some(name) => {
-            let scope = Scope::of_admin(call, needed)?;
-            app.store.profile(&scope, name.as_str()).await?
-        }
+        Some(name) => app.store.profile(&act, name.as_str()).await?,
         None => None,
     };
     let found = found.ok_or(ApiError::UserNotFound)?;

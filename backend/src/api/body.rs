@@ -103,6 +103,11 @@ impl<'a> Sent<'a> {
         self.text(field).map(SecretString::from)
     }
 
+    /// The same that may be absent, or null.
+    pub(super) fn maybe_secret(&mut self, field: &'static str) -> Option<Option<SecretString>> {
+        Some(self.maybe_text(field)?.map(SecretString::from))
+    }
+
     /// A whole number within `range`, or `default` where there is none.
     pub(super) fn number(
         &mut self,

@@ -21,10 +21,10 @@ use crate::{
     caller::Call,
     error::ApiError,
     memories::{Facts, Memory, Payload, Posted, Recalled, Relevance, Standing, Weights},
-    scope::{Reach, Scope},
+    scope::{Custody as _, Reach, Scope},
     seal::{Envelope, Place, Purpose, seal},
     store::{AtMost, MemoryRow, NewMemoryRow},
-    vault::UserKeys,
+    vault::{UserKeys, VaultError},
 };
 
 /// Which memories are wanted.
@@ -165,9 +165,8 @@ fn open(
     row: MemoryRow,
     relevance: Relevance,
 ) -> Result<Opened, ApiError> {
-    let key = keys
-        .data(row.key_version)
-        .ok_or(ApiError::unreadable(crate::vault::VaultError::Incomplete))?;
+    let key =
+        keys.data(row.key_version).ok_or_else(|| ApiError::unreadable(VaultError::Incomplete))?;
     let place = place(owner, row.uuid, row.version);
     let opened =
         Envelope::parse(&row.payload).and_then(|envelope| envelope.open(app.sealing, key, &place));

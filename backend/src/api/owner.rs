@@ -4,8 +4,8 @@ use memoric_contract::{Identity, UserId, audit::Resource};
 
 use super::{deny, query::Asked};
 use crate::{
-    app::App, caller::Call, crossing::Crossing, error::ApiError, memories::MAX_REASON,
-    presented::Presented, scope::Reach as _,
+    administration::Administration, app::App, caller::Call, crossing::Crossing, error::ApiError,
+    memories::MAX_REASON, presented::Presented, scope::Custody as _,
 };
 
 /// Whose things a request means.
@@ -34,11 +34,6 @@ impl Owner {
     }
 }
 
-/// Why an admin crosses over, by the query.
-pub(super) fn reason(asked: &mut Asked) -> Option<Option<String>> {
-    asked.text("reason", MAX_REASON)
-}
-
 /// Opens the way to what is `owner`'s. Who may not have it is told so, and the trail is told who asked
 /// for which `resource`.
 pub(super) async fn cross_over(
@@ -48,7 +43,7 @@ pub(super) async fn cross_over(
     reason: Option<&str>,
 ) -> Result<Crossing, ApiError> {
     let opened = async {
-        Crossing::ensure_by_an_admin(call)?;
+        Administration::ensure_by_an_admin(call)?;
         let presented = Presented::along(app, call).await?;
         Crossing::open(&app.store, (call, &presented), owner, reason).await
     };
@@ -62,6 +57,22 @@ pub(super) async fn cross_over(
         }
         opened => opened.inspect(|crossing| call.concerns(crossing.owner())),
     }
+}
+
+/// The same, where the query says why. Who may not cross over is told that first.
+pub(super) async fn cross_over_by_query(
+    app: &App,
+    call: &Call,
+    whose: (Option<UserId>, Resource),
+    mut asked: Asked,
+) -> Result<Crossing, ApiError> {
+    let reason = asked.text("reason", MAX_REASON);
+    let given = reason.as_ref().and_then(Option::as_deref);
+    let crossing = cross_over(app, call, whose, given).await?;
+    if reason.is_none() {
+        return Err(asked.refusal());
+    }
+    Ok(crossing)
 }
 
 /// Characters of what may be a user's id.

@@ -208,6 +208,36 @@ async fn what_a_changed_password_ends_is_told_though_the_client_went_away() {
 }
 
 #[tokio::test]
+async fn a_stolen_session_that_ends_is_told_though_the_client_went_away() {
+    let desk = Desk::new().await;
+    desk.register("carol").await;
+    let sent = json!({ "username": "carol", "password": PASSWORD });
+    let (_, pair) = desk.anonymously(Operation::Login, &sent).await;
+    let stolen = json!({ "refresh_token": pair["refresh_token"] });
+    assert_eq!(desk.anonymously(Operation::Refresh, &stolen).await.0, 200);
+    let its = "WHERE user_id = (SELECT id FROM memoric.users WHERE username = 'carol')";
+    let arrived = format!(
+        "UPDATE memoric.sessions SET received = counter, refreshed_at = now() - interval '1 hour' {its}"
+    );
+    desk.world.as_superuser(&arrived).await;
+    let (holder, _driver) = desk.world.superuser().await;
+    let row = format!("BEGIN; SELECT FROM memoric.sessions {its} FOR UPDATE");
+    holder.batch_execute(&row).await.unwrap();
+    let news = desk.api.app.courier.news(Duration::from_secs(600));
+
+    tokio::select! {
+        _ = desk.anonymously(Operation::Refresh, &stolen) => panic!("somebody holds the row"),
+        () = desk.is_waited_for("credentials.refresh") => {}
+    }
+    holder.batch_execute("COMMIT").await.unwrap();
+
+    let told = tokio::time::timeout(Duration::from_secs(60), news).await;
+    assert!(told.is_ok(), "whoever was to be told was not");
+    let feed = desk.feed("").await.revocations;
+    assert!(feed.iter().any(|message| message.contains(":sid:")), "{feed:?}");
+}
+
+#[tokio::test]
 async fn a_wrong_old_password_changes_nothing() {
     let desk = Desk::new().await;
     desk.register("carol").await;
@@ -563,14 +593,15 @@ impl Desk {
         let client = Ipv4Addr::new(203, 0, 113, 7).into();
         let assertion = Assertion { method, target, operation, request, client, caller };
         let now = seconds();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(target)
-            .header(AUTHORIZATION, format!("Bearer {}", token_of(caller)))
             .header(CONTENT_TYPE, "application/json")
-            .header(ASSERTION_HEADER, AssertionKey::new(KEY).sign(&assertion, now))
-            .body(sent)
-            .unwrap();
+            .header(ASSERTION_HEADER, AssertionKey::new(KEY).sign(&assertion, now));
+        if let Some(token) = token_of(caller) {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(sent).unwrap();
         let (head, body) = self.api.answer(request).await.into_parts();
         (head, body.collect().await.unwrap().to_bytes())
     }
@@ -687,12 +718,12 @@ impl Desk {
 }
 
 /// The access token by which the gateway knows `caller`, where it knows one.
-fn token_of(caller: &Caller) -> String {
+fn token_of(caller: &Caller) -> Option<String> {
     let Caller::Known(Identity { user, roles, namespace, presented }) = caller else {
-        return String::new();
+        return None;
     };
     let PresentedBy::AccessToken { jti, sid, ctr, generation, expires_at } = *presented else {
-        return String::new();
+        return None;
     };
     let claims = Claims {
         sub: user.to_string(),
@@ -708,7 +739,7 @@ fn token_of(caller: &Caller) -> String {
         nbf: None,
         aud: None,
     };
-    TokenSigner::hs256(SECRET).sign(&claims).unwrap()
+    Some(TokenSigner::hs256(SECRET).sign(&claims).unwrap())
 }
 
 /// The session that somebody at the desk has from the beginning.

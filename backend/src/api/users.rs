@@ -2,8 +2,6 @@
 
 mod wanted;
 
-use std::slice;
-
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
     Operation, UserId,
@@ -16,10 +14,9 @@ use serde_json::json;
 use self::wanted::{NewUser, Wish};
 use super::{
     Answer,
-    auth::{Profile, taken},
+    auth::{Profile, not_made},
     body, deny, json,
     query::Asked,
-    recorded,
 };
 use crate::{
     accounts,
@@ -28,9 +25,9 @@ use crate::{
     audit::{self, Named},
     caller::Call,
     error::ApiError,
-    people::{FullName, Namespace},
+    presented::Presented,
     resets::{self, ResetToken},
-    store::{Account, Changed, NewAccount},
+    store::{Account, Changed},
 };
 
 /// An account as an admin sees it, with the token that they asked for. Nothing shows it again.
@@ -46,8 +43,8 @@ struct Shown<'a> {
 }
 
 /// Every account, page by page, in the order of their ids.
-pub(super) async fn list_users(app: &App, call: &Call) -> Answer {
-    let act = to_see(app, call, None).await?;
+pub(super) async fn list_users(app: &App, call: &Call, presented: &Presented) -> Answer {
+    let act = Administration::of(call, presented, None)?;
     let mut asked = Asked::read(call.target())?;
     let (limit, cursor) = (asked.number("limit", 1..=MOST, USUAL), asked.text("cursor", 100));
     let after = cursor.and_then(|cursor| match cursor {
@@ -69,41 +66,37 @@ pub(super) async fn list_users(app: &App, call: &Call) -> Answer {
 }
 
 /// One account.
-pub(super) async fn show_user(app: &App, call: &Call) -> Answer {
-    let user = UserId::parse(call.last_segment());
-    let act = to_see(app, call, user).await?;
-    let user = user.ok_or(ApiError::UserNotFound)?;
+pub(super) async fn show_user(app: &App, call: &Call, presented: &Presented) -> Answer {
+    let user = UserId::parse(call.last_segment()).ok_or(ApiError::UserNotFound)?;
+    let act = Administration::of(call, presented, Some(user))?;
     call.concerns_account(user);
     let account = app.store.show_user(&act).await?.ok_or(ApiError::UserNotFound)?;
     Ok(json(StatusCode::OK, &Profile::of(&account)))
 }
 
 /// Makes an account for somebody. Without a password they choose one themselves, by a token.
-pub(super) async fn create_user(app: &App, call: &Call, body: Body) -> Answer {
+pub(super) async fn create_user(
+    app: &App,
+    call: &Call,
+    presented: &Presented,
+    body: Body,
+) -> Answer {
     let read = |sent: body::Sent<'_>| NewUser::read(sent, &app.password_rules);
-    let wanted = body::fields(call.headers(), body, Operation::CreateUser, read).await?;
-    let (password, token) = match wanted.password {
-        Some(password) => (password, None),
-        None => first_password(app)?,
-    };
+    let NewUser { wanted, password } =
+        body::fields(call.headers(), body, Operation::CreateUser, read).await?;
+    let token = password.is_none().then(|| app.resets.mint()).transpose();
+    let token = token.map_err(ApiError::unwritable)?;
+    let password = password.map_or_else(|| unknown_password(app), Ok)?;
     let password_hash = app.passwords.hash(password, call.network()).await?;
 
     let id = app.store.new_user_id().await?;
-    let act = Administration::of(call, Some(id))?;
+    let act = Administration::of(call, presented, Some(id))?;
     let record = Record {
         metadata: Some(json!({ "roles": wanted.roles })),
         ..about(call, EventType::UserCreated, Action::Create, id)
     };
     let entry = app.scribe.entry(record, call, Named::Not).await?;
-    let account = NewAccount {
-        id,
-        username: wanted.username.as_str(),
-        email: wanted.email.as_str(),
-        password_hash: &password_hash,
-        full_name: wanted.full_name.as_ref().map(FullName::as_str),
-        namespace: wanted.namespace.as_ref().map(Namespace::as_str),
-        roles: wanted.roles,
-    };
+    let account = wanted.account(id, &password_hash);
     let reset = token.as_ref().map(|token| token.hash);
     match app.store.create_user(&act, &account, reset, &entry).await {
         Ok(Some(made)) => {
@@ -111,16 +104,20 @@ pub(super) async fn create_user(app: &App, call: &Call, body: Body) -> Answer {
             Ok(json(StatusCode::CREATED, &Shown::with(&made, token.as_ref())))
         }
         Ok(None) => Err(denied(app, call, None).await),
-        Err(error) => Err(not_made(app, call, taken(error, account.username)?).await),
+        Err(error) => Err(not_made(app, call, (error, wanted.username.as_str()), Named::Not).await),
     }
 }
 
 /// Changes an account, and ends what was begun with it.
-pub(super) async fn change_user(app: &App, call: &Call, body: Body) -> Answer {
+pub(super) async fn change_user(
+    app: &App,
+    call: &Call,
+    presented: &Presented,
+    body: Body,
+) -> Answer {
     let wish = body::fields(call.headers(), body, Operation::ChangeUser, Wish::read).await?;
-    let user = UserId::parse(call.last_segment());
-    let act = Administration::of(call, user)?;
-    let user = user.ok_or(ApiError::UserNotFound)?;
+    let user = UserId::parse(call.last_segment()).ok_or(ApiError::UserNotFound)?;
+    let act = Administration::of(call, presented, Some(user))?;
     call.concerns_account(user);
     let token = wish.resets.then(|| app.resets.mint()).transpose().map_err(ApiError::unwritable)?;
     let change = wish.change(token.as_ref().map(|token| token.hash));
@@ -130,22 +127,17 @@ pub(super) async fn change_user(app: &App, call: &Call, body: Body) -> Answer {
     for record in accounts::records(&change, about) {
         entries.push(app.scribe.entry(record, call, Named::Not).await?);
     }
-    let carrier = app.clone();
-    let changed = app.carry_through(async move {
-        let changed = carrier.store.change_user(&act, &change, &entries).await?;
-        if let Changed::Done(ended) = &changed {
-            carrier.courier.carry(slice::from_ref(ended)).await;
+    let store = app.store.clone();
+    let changed =
+        app.revoke(call, async move { store.change_user(&act, &change, &entries).await }).await?;
+    match changed {
+        Changed::Done(_, account) => {
+            Ok(json(StatusCode::OK, &Shown::with(&account, token.as_ref())))
         }
-        Ok(changed)
-    });
-    match changed.await? {
-        Changed::Done(ended) => call.revokes(&[ended]),
-        Changed::Forbidden => return Err(denied(app, call, Some(user)).await),
-        Changed::Absent => return Err(ApiError::UserNotFound),
-        Changed::LastAdmin => return Err(ApiError::LastAdmin),
+        Changed::Forbidden => Err(denied(app, call, Some(user)).await),
+        Changed::Absent => Err(ApiError::UserNotFound),
+        Changed::LastAdmin => Err(ApiError::LastAdmin),
     }
-    let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
-    Ok(json(StatusCode::OK, &Shown::with(&account, token.as_ref())))
 }
 
 impl<'a> Shown<'a> {
@@ -158,38 +150,15 @@ impl<'a> Shown<'a> {
     }
 }
 
-async fn to_see(
-    app: &App,
-    call: &Call,
-    target: Option<UserId>,
-) -> Result<Administration, ApiError> {
-    match Administration::to_see(&app.store, call, target).await {
-        Err(ApiError::Forbidden) => Err(denied(app, call, target).await),
-        opened => opened,
-    }
-}
-
 /// Records that who asks is no admin any more, and makes the answer.
 async fn denied(app: &App, call: &Call, target: Option<UserId>) -> ApiError {
     deny(app, call, "accounts", (Resource::User, target)).await
 }
 
-/// Records that an account was not made, and makes the answer.
-async fn not_made(app: &App, call: &Call, refused: ApiError) -> ApiError {
-    let record = Record {
-        action: Some(Action::Create),
-        resource: Some(Resource::User),
-        error_message: Some(refused.to_string()),
-        ..audit::about(call, EventType::UserCreated, refused.status().as_u16())
-    };
-    recorded(app, call, record, Named::Not, refused).await
-}
-
-/// A password that nobody knows, and a token to choose another.
-fn first_password(app: &App) -> Result<(SecretString, Option<ResetToken>), ApiError> {
+/// What nobody knows, in the place of a password that is yet to be chosen.
+fn unknown_password(app: &App) -> Result<SecretString, ApiError> {
     let unknown = app.resets.mint().map_err(ApiError::unwritable)?;
-    let token = app.resets.mint().map_err(ApiError::unwritable)?;
-    Ok((SecretString::from(unknown.expose()), Some(token)))
+    Ok(SecretString::from(unknown.expose()))
 }
 
 fn about(call: &Call, event: EventType, action: Action, owner: UserId) -> Record {

@@ -22,7 +22,7 @@ impl Wanted {
     pub(crate) fn scopes_of(&self, roles: Roles) -> Result<Permissions, FieldError> {
         let own = roles.permissions();
         let scopes = self.scopes.unwrap_or(own);
-        if scopes.within(own) == scopes {
+        if scopes.is_within(own) {
             Ok(scopes)
         } else {
             let message = "Scopes should be among those of the key's owner";

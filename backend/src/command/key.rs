@@ -85,7 +85,7 @@ async fn create(console: &Console, desk: &Desk, wanted: Create) -> Result<(), Fa
 async fn list(desk: &Desk, who: &Who) -> Result<(), Failure> {
     let owner = desk.find(who).await?;
     say!("{:<12}  {:<26}  {:<26}  name", "id", "until", "last used");
-    for row in desk.store.api_keys_of(owner.id).await? {
+    for row in accounts::keys(&desk.store, &owner).await? {
         let last_used = row.last_used_at.map_or_else(|| "-".to_owned(), stored_time);
         say!("{:<12}  {:<26}  {last_used:<26}  {}", row.id, stored_time(row.expires_at), row.name);
     }
@@ -96,7 +96,7 @@ async fn revoke(desk: &Desk, who: &Who, id: &str) -> Result<(), Failure> {
     let owner = desk.find(who).await?;
     let id = KeyId::parse(id).ok_or(AccountError::NoSuchKey)?;
     let ended = accounts::revoke_key(&desk.store, &owner, &id).await?;
-    desk.courier.carry(&[ended]).await;
+    desk.courier.carry(&ended).await;
     say!("key {} of {} is revoked", id.0, owner.username);
     Ok(())
 }

@@ -41,7 +41,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Shows one account.
+    /// Shows one account, and the subjects of other issuers that are let in as it.
     Show {
         #[command(flatten)]
         who: Who,
@@ -204,6 +204,7 @@ impl Desk {
     }
 
     async fn create(&self, wanted: Create) -> Result<(), Failure> {
+        let password = wanted.password.read()?;
         let wanted = Wanted {
             username: Username::parse(&wanted.username).map_err(AccountError::from)?,
             email: Email::parse(&wanted.email).map_err(AccountError::from)?,
@@ -220,10 +221,9 @@ impl Desk {
                 .transpose()
                 .map_err(AccountError::from)?,
             roles: wanted.roles.set(),
-            password: wanted.password.read()?,
         };
         let passwords = Passwords::new(NonZeroUsize::MIN, 0)?;
-        let account = accounts::create(&self.store, &passwords, wanted).await?;
+        let account = accounts::create(&self.store, &passwords, &wanted, password).await?;
         say!("created {} (id {}, {})", account.username, account.id, names(account.roles));
         Ok(())
     }
@@ -250,8 +250,16 @@ impl Desk {
 
     async fn show(&self, who: &Who, json: bool) -> Result<(), Failure> {
         let account = self.find(who).await?;
+        let links = accounts::links(&self.store, account.id).await?;
         if json {
-            say!("{}", as_json(&account));
+            let mut shown = as_json(&account);
+            let links = links
+                .iter()
+                .map(|(issuer, subject)| json!({ "issuer": issuer, "subject": subject }));
+            if let Some(members) = shown.as_object_mut() {
+                members.insert("links".to_owned(), links.collect());
+            }
+            say!("{shown}");
             return Ok(());
         }
         let never = || "-".to_owned();
@@ -264,6 +272,9 @@ impl Desk {
         say!("active      {}", if account.is_active { "yes" } else { "no" });
         say!("created     {}", stored_time(account.created_at));
         say!("last login  {}", account.last_login_at.map_or_else(never, stored_time));
+        for (issuer, subject) in &links {
+            say!("linked      {subject} of {issuer}");
+        }
         Ok(())
     }
 
@@ -328,7 +339,7 @@ impl Desk {
         let Link { who, issuer, subject } = link;
         let account = self.find(who).await?;
         let ended = accounts::unlink(&self.store, account.id, (issuer, subject)).await?;
-        self.courier.carry(&[ended]).await;
+        self.courier.carry(&ended).await;
         say!("{subject} of {issuer} is {} no more; their sessions have ended", account.username);
         Ok(())
     }
@@ -342,7 +353,7 @@ impl Desk {
     ) -> Result<Account, Failure> {
         let account = self.find(who).await?;
         let ended = accounts::change(&self.store, account.id, command, change).await?;
-        self.courier.carry(&[ended]).await;
+        self.courier.carry(&ended).await;
         Ok(account)
     }
 

@@ -7,7 +7,7 @@ use super::{
     trail::Appended,
     users::{accounts, ended_by, role_names},
 };
-use crate::{administration::Administration, audit::Entry, resets};
+use crate::{administration::Administration, audit::Entry, resets, scope::Custody as _};
 
 /// What is to become of an account. What is `None` stays as it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -21,10 +21,9 @@ pub(crate) struct AccountChange {
 }
 
 /// What became of it.
-#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Changed {
-    /// It is done, and what was begun before has ended.
-    Done(Revocation),
+    /// It is this now, and what was begun before has ended.
+    Done(Revocation, Box<Account>),
     /// Who acts is no admin any more.
     Forbidden,
     /// There is no such user.
@@ -34,13 +33,6 @@ pub(crate) enum Changed {
 }
 
 impl Store {
-    /// Whether who acts is an admin, as of now.
-    pub(crate) async fn is_admin(&self, act: &Administration) -> Result<bool, StoreError> {
-        const SQL: &str = "SELECT credentials.is_admin($1)";
-        let row = sole(self.pools.admin.scoped(act.context()).write(SQL, &[]).await?)?;
-        Ok(row.try_get(0)?)
-    }
-
     /// The account that the act is about.
     pub(crate) async fn show_user(
         &self,
@@ -48,7 +40,18 @@ impl Store {
     ) -> Result<Option<Account>, StoreError> {
         const SQL: &str = accounts!("'' AS password_hash", "memoric.users WHERE id = $1");
         let scoped = self.pools.admin.scoped(act.context());
-        let rows = scoped.read(SQL, &[&act.target().0]).await?;
+        let rows = scoped.read(SQL, &[&act.owner().0]).await?;
+        first(rows).map(|row| Account::read(&row)).transpose()
+    }
+
+    /// Anybody's account by name, as an admin sees it.
+    pub(crate) async fn profile(
+        &self,
+        act: &Administration,
+        username: &str,
+    ) -> Result<Option<Account>, StoreError> {
+        const SQL: &str = accounts!("'' AS password_hash", "memoric.users WHERE username = $1");
+        let rows = self.pools.admin.scoped(act.context()).read(SQL, &[&username]).await?;
         first(rows).map(|row| Account::read(&row)).transpose()
     }
 
@@ -68,7 +71,7 @@ impl Store {
     /// Makes the account that the act is about, with a token by which its owner chooses a password where
     /// `reset` is what is stored of one. `None`: who acts is no admin any more.
     ///
-    /// One that is taken is refused by the constraint `users_username_unique` or `users_email_unique`.
+    /// One that is taken is refused, and [`StoreError::taken`] knows it.
     pub(crate) async fn create_user(
         &self,
         act: &Administration,
@@ -107,7 +110,8 @@ impl Store {
         Account::read(&row).map(Some)
     }
 
-    /// Changes the account that the act is about, and ends what was begun with it. `entries` say so.
+    /// Changes the account that the act is about, and ends what was begun with it. `entries` say so; nothing
+    /// changes without any.
     pub(crate) async fn change_user(
         &self,
         act: &Administration,
@@ -115,10 +119,10 @@ impl Store {
         entries: &[Entry],
     ) -> Result<Changed, StoreError> {
         const SQL: &str = "\
-            SELECT outcome, generation, expires_at
+            SELECT outcome, ends_until AS expires_at, (account).*
             FROM credentials.change_user($1, $2, $3, $4, $5, $6, $7, make_interval(secs => $8), $9)";
         let AccountChange { roles, is_active, namespace, reset } = change;
-        let (target, life) = (act.target(), resets::LIFE.as_secs_f64());
+        let (target, life) = (act.owner(), resets::LIFE.as_secs_f64());
         let (roles, reset) = (roles.map(role_names), reset.as_ref().map(<[u8; 32]>::as_slice));
         let (sets_namespace, namespace) =
             (namespace.is_some(), namespace.as_ref().and_then(Option::as_deref));
@@ -143,7 +147,7 @@ impl Store {
         match row.try_get("outcome")? {
             "done" => {
                 entries.iter().for_each(Entry::note_written);
-                ended_by(target, &row).map(Changed::Done)
+                Ok(Changed::Done(ended_by(target, &row)?, Box::new(Account::read(&row)?)))
             }
             "forbidden" => Ok(Changed::Forbidden),
             "absent" => Ok(Changed::Absent),
@@ -180,9 +184,10 @@ mod tests {
             let began = world.log_in(bob, generation, session).await;
             assert_eq!(began, generation != 5, "who is deactivated begins none");
 
-            let ended = done(world.change(bob, &change).await);
+            let (ended, account) = done(world.change(bob, &change).await);
 
             assert_eq!(ended.revoked, Revoked::Before(generation + 1), "{change:?}");
+            assert_eq!(account.generation, generation + 1, "what is told is what it is now");
             assert!(!store.is_live(bob, Uuid::new_v4(), session, generation).await.unwrap());
             last = Some(ended.message());
         }
@@ -199,7 +204,8 @@ mod tests {
     async fn whoever_is_not_there_is_a_decision() {
         let world = World::new().await;
         let change = AccountChange { is_active: Some(true), ..AccountChange::default() };
-        assert_eq!(world.change(UserId(4711), &change).await, Changed::Absent);
+        let changed = world.change(UserId(4711), &change).await;
+        assert!(matches!(changed, Changed::Absent));
     }
 
     #[tokio::test]
@@ -239,14 +245,45 @@ mod tests {
         for operation in [Operation::ShowUser, Operation::CreateUser, Operation::RecallMemories] {
             let act = Administration::at_the_console(operation, bob);
             let entries = [console_entry(EventType::UserDeactivated)];
-            let refused = store.change_user(&act, &change, &entries).await.unwrap_err();
+            let refused = store.change_user(&act, &change, &entries).await.err().unwrap();
             assert_eq!(refused.code().unwrap().code(), "28000", "{operation:?}");
         }
         assert!(store.find_user(bob).await.unwrap().unwrap().is_active);
     }
 
-    fn done(changed: Changed) -> Revocation {
-        let Changed::Done(ended) = changed else { panic!("{changed:?}") };
-        ended
+    #[tokio::test]
+    async fn nothing_changes_without_a_record() {
+        let world = World::new().await;
+        let act = Administration::at_the_console(Operation::ChangeUser, world.bob);
+        let change = AccountChange { is_active: Some(false), ..AccountChange::default() };
+
+        let refused = world.store.change_user(&act, &change, &[]).await.err().unwrap();
+
+        assert_eq!(refused.code().unwrap().code(), "22023");
+        assert!(world.store.find_user(world.bob).await.unwrap().unwrap().is_active);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_nobody_used_in_time_is_forgotten() {
+        let world = World::new().await;
+        for (user, hash) in [(world.alice, [7; 32]), (world.bob, [8; 32])] {
+            let change = AccountChange { reset: Some(hash), ..AccountChange::default() };
+            world.change(user, &change).await;
+        }
+        let late = format!(
+            "UPDATE memoric.password_resets SET expires_at = now() WHERE user_id = {}",
+            world.alice
+        );
+        world.as_superuser(&late).await;
+
+        world.store.purge().await.unwrap();
+
+        let left = world.as_superuser("SELECT user_id FROM memoric.password_resets").await;
+        assert_eq!(left, [world.bob.to_string()]);
+    }
+
+    fn done(changed: Changed) -> (Revocation, Account) {
+        let Changed::Done(ended, account) = changed else { panic!("it was not done") };
+        (ended, *account)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use memoric_contract::{
-    KeyId, Permission, Permissions, Role, Roles, UserId,
+    KeyId, Permission, Permissions, UserId,
     api_key::Standing,
     revocation::{Revocation, Revoked},
 };
@@ -11,10 +11,13 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::{
-    Context, Store, StoreError, first, fitting, mismatch, pool::DatabaseRole, sole,
-    trail::Appended, tx::Scoped,
+    Store, StoreError, first, fitting, mismatch, revocations::revoked, sole, trail::Appended,
+    users::roles_in,
 };
-use crate::{audit::Entry, scope::Scope};
+use crate::{
+    audit::Entry,
+    scope::{Custody, Scope},
+};
 
 /// What is to be kept of a key.
 pub(crate) struct NewApiKey<'a> {
@@ -71,39 +74,54 @@ impl Store {
     }
 
     /// Makes a key for the owner. `None`: they are not active, or have as many as they may have.
-    pub(crate) async fn create_key(
+    pub(crate) async fn create_key<C: Custody>(
         &self,
-        scope: &Scope,
+        whose: &C,
         key: &NewApiKey<'_>,
         entry: &Entry,
     ) -> Result<Option<ApiKeyRow>, StoreError> {
-        create(self.pools.auth.scoped(scope.context()), scope.owner(), key, entry).await
-    }
-
-    /// The same by the operator at the console, for `owner`.
-    pub(crate) async fn create_key_for(
-        &self,
-        owner: UserId,
-        key: &NewApiKey<'_>,
-        entry: &Entry,
-    ) -> Result<Option<ApiKeyRow>, StoreError> {
-        create(
-            self.pools.admin.scoped(&Context::at_the_console("create_api_key", owner)),
-            owner,
-            key,
-            entry,
-        )
-        .await
+        const SQL: &str = "\
+            SELECT created_at, expires_at
+            FROM credentials.create_key($1, $2, $3, $4, $5, $6, $7, make_interval(secs => $8), $9)";
+        let (owner, record) = (whose.owner(), Appended::new(entry));
+        let (scopes, life) = (key.scopes.names(), key.life.as_secs_f64());
+        let (hash, from) = (key.hash.as_slice(), key.allowed_addresses);
+        let scoped = C::credentials(&self.pools).scoped(whose.context());
+        let rows = scoped
+            .write(SQL, &[&owner.0, &key.id.0, &key.name, &hash, &scopes, &from, &life, &record])
+            .await?;
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        Ok(Some(ApiKeyRow {
+            id: key.id.0.clone(),
+            name: key.name.to_owned(),
+            scopes: key.scopes,
+            allowed_addresses: from.to_vec(),
+            created_at: row.try_get("created_at")?,
+            expires_at: row.try_get("expires_at")?,
+            last_used_at: None,
+            previous_until: None,
+        }))
     }
 
     /// The owner's keys that live, the newest first.
-    pub(crate) async fn api_keys(&self, scope: &Scope) -> Result<Vec<ApiKeyRow>, StoreError> {
-        list(self.pools.auth.scoped(scope.context()), scope.owner()).await
-    }
-
-    /// The same of `owner`'s, for the operator at the console.
-    pub(crate) async fn api_keys_of(&self, owner: UserId) -> Result<Vec<ApiKeyRow>, StoreError> {
-        list(self.pools.admin.scoped(&Context::at_the_console("list_api_keys", owner)), owner).await
+    pub(crate) async fn api_keys<C: Custody>(
+        &self,
+        whose: &C,
+    ) -> Result<Vec<ApiKeyRow>, StoreError> {
+        const SQL: &str = "\
+            SELECT id, name, scopes, allowed_addresses, created_at, expires_at, last_used_at, previous_until
+            FROM credentials.list_keys($1, $2)";
+        let scoped = C::credentials(&self.pools).scoped(whose.context());
+        let rows = scoped.write(SQL, &[&whose.owner().0]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(ApiKeyRow {
+                    last_used_at: row.try_get("last_used_at")?,
+                    ..ApiKeyRow::read(row, row.try_get("id")?)?
+                })
+            })
+            .collect()
     }
 
     /// Gives a key of the owner's another secret; the one it had is good for `overlap` longer.
@@ -128,91 +146,20 @@ impl Store {
     }
 
     /// Ends a key of the owner's. `None`: they have no such living key.
-    pub(crate) async fn revoke_key(
+    pub(crate) async fn revoke_key<C: Custody>(
         &self,
-        scope: &Scope,
+        whose: &C,
         key: &KeyId,
         entry: &Entry,
     ) -> Result<Option<Revocation>, StoreError> {
-        revoke(self.pools.auth.scoped(scope.context()), scope.owner(), key, entry).await
+        const SQL: &str = "SELECT revoked_until FROM credentials.revoke_key($1, $2, $3, $4)";
+        let owner = whose.owner();
+        let scoped = C::credentials(&self.pools).scoped(whose.context());
+        let rows = scoped.write(SQL, &[&owner.0, &key.0, &Appended::new(entry)]).await?;
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        revoked(owner, Revoked::Key(key.clone()), row.try_get("revoked_until")?).map(Some)
     }
-
-    /// The same by the operator at the console, of `owner`'s.
-    pub(crate) async fn revoke_key_of(
-        &self,
-        owner: UserId,
-        key: &KeyId,
-        entry: &Entry,
-    ) -> Result<Option<Revocation>, StoreError> {
-        revoke(
-            self.pools.admin.scoped(&Context::at_the_console("revoke_api_key", owner)),
-            owner,
-            key,
-            entry,
-        )
-        .await
-    }
-}
-
-async fn create<R: DatabaseRole>(
-    scoped: Scoped<'_, R>,
-    owner: UserId,
-    key: &NewApiKey<'_>,
-    entry: &Entry,
-) -> Result<Option<ApiKeyRow>, StoreError> {
-    const SQL: &str = "\
-        SELECT created_at, expires_at
-        FROM credentials.create_key($1, $2, $3, $4, $5, $6, $7, make_interval(secs => $8), $9)";
-    let (scopes, life) = (key.scopes.names(), key.life.as_secs_f64());
-    let (hash, from, record) = (key.hash.as_slice(), key.allowed_addresses, Appended::new(entry));
-    let rows = scoped
-        .write(SQL, &[&owner.0, &key.id.0, &key.name, &hash, &scopes, &from, &life, &record])
-        .await?;
-    let Some(row) = first(rows) else { return Ok(None) };
-    entry.note_written();
-    Ok(Some(ApiKeyRow {
-        id: key.id.0.clone(),
-        name: key.name.to_owned(),
-        scopes: key.scopes,
-        allowed_addresses: from.to_vec(),
-        created_at: row.try_get("created_at")?,
-        expires_at: row.try_get("expires_at")?,
-        last_used_at: None,
-        previous_until: None,
-    }))
-}
-
-async fn list<R: DatabaseRole>(
-    scoped: Scoped<'_, R>,
-    owner: UserId,
-) -> Result<Vec<ApiKeyRow>, StoreError> {
-    const SQL: &str = "\
-        SELECT id, name, scopes, allowed_addresses, created_at, expires_at, last_used_at, previous_until
-        FROM credentials.list_keys($1, $2)";
-    let rows = scoped.write(SQL, &[&owner.0]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(ApiKeyRow {
-                last_used_at: row.try_get("last_used_at")?,
-                ..ApiKeyRow::read(row, row.try_get("id")?)?
-            })
-        })
-        .collect()
-}
-
-async fn revoke<R: DatabaseRole>(
-    scoped: Scoped<'_, R>,
-    owner: UserId,
-    key: &KeyId,
-    entry: &Entry,
-) -> Result<Option<Revocation>, StoreError> {
-    const SQL: &str = "SELECT revoked_until FROM credentials.revoke_key($1, $2, $3, $4)";
-    let rows = scoped.write(SQL, &[&owner.0, &key.0, &Appended::new(entry)]).await?;
-    let Some(row) = first(rows) else { return Ok(None) };
-    entry.note_written();
-    let until: OffsetDateTime = row.try_get("revoked_until")?;
-    let expires_at = fitting(until.unix_timestamp())?;
-    Ok(Some(Revocation { user: owner, revoked: Revoked::Key(key.clone()), expires_at }))
 }
 
 impl ApiKeyRow {
@@ -241,12 +188,6 @@ fn standing(row: &Row) -> Result<Standing, StoreError> {
         expires_at: fitting(expires_at.unix_timestamp())?,
         allowed_addresses: row.try_get("allowed_addresses")?,
     })
-}
-
-pub(super) fn roles_in(row: &Row) -> Result<Roles, StoreError> {
-    let names: Vec<String> = row.try_get("roles")?;
-    let roles: Option<Roles> = names.iter().map(|name| Role::named(name)).collect();
-    roles.ok_or_else(|| mismatch("a role that is none"))
 }
 
 fn scopes_in(row: &Row) -> Result<Permissions, StoreError> {

@@ -23,7 +23,7 @@ use crate::{
     caller::{Call, Gatekeeper},
     config::MigrateConfig,
     memories::{Importance, SeenCount},
-    scope::Scope,
+    scope::{Custody as _, Scope},
 };
 
 /// A migrated database of its own, with Alice and Bob registered.
@@ -77,6 +77,11 @@ impl World {
 /// The scope of a request for `operation` by a user of one role.
 pub(crate) fn scope(user: UserId, role: Role, operation: Operation) -> Scope {
     Scope::of(&call(user, role, operation)).unwrap()
+}
+
+/// The act of a user of one role in a request for `operation`, whether they may or not.
+pub(crate) fn act(user: UserId, role: Role, operation: Operation) -> Administration {
+    Administration::in_context(scope(user, role, operation).context().clone())
 }
 
 /// A request for `operation` by a user of one role.

@@ -112,7 +112,10 @@ impl WrappedKey {
 mod tests {
     use memoric_contract::{Operation, Role};
 
-    use crate::store::fixture::{World, scope};
+    use crate::{
+        scope::Custody as _,
+        store::fixture::{World, scope},
+    };
 
     #[tokio::test]
     async fn of_two_first_writes_both_get_the_keys_of_one() {

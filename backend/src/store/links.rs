@@ -8,10 +8,11 @@ use memoric_contract::{
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, api_keys::roles_in, first, fitting, mismatch, sole, trail::Appended,
-    users::ended_by,
+    Store, StoreError, first, fitting, mismatch, sole,
+    trail::Appended,
+    users::{ended_by, roles_in},
 };
-use crate::{administration::Administration, audit::Entry};
+use crate::{administration::Administration, audit::Entry, scope::Custody as _};
 
 /// What came of a link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,7 +61,7 @@ impl Store {
         entry: &Entry,
     ) -> Result<LinkOutcome, StoreError> {
         const SQL: &str = "SELECT credentials.link($1, $2, $3, $4, $5)";
-        let (target, record) = (act.target(), Appended::new(entry));
+        let (target, record) = (act.owner(), Appended::new(entry));
         let scoped = self.pools.admin.scoped(act.context());
         let rows = scoped.write(SQL, &[&target.0, &issuer, &subject, &record]).await?;
         match sole(rows)?.try_get(0)? {
@@ -75,6 +76,17 @@ impl Store {
         }
     }
 
+    /// The issuers and subjects that are let in as the user whom the act is about, in order.
+    pub(crate) async fn links(
+        &self,
+        act: &Administration,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        const SQL: &str = "SELECT issuer, subject FROM credentials.list_links($1, $2)";
+        let scoped = self.pools.admin.scoped(act.context());
+        let rows = scoped.write(SQL, &[&act.owner().0]).await?;
+        rows.iter().map(|row| Ok((row.try_get("issuer")?, row.try_get("subject")?))).collect()
+    }
+
     /// Lets a subject in no more, and ends what was begun as the user. `None`: there was no such link.
     pub(crate) async fn unlink(
         &self,
@@ -84,7 +96,7 @@ impl Store {
     ) -> Result<Option<Revocation>, StoreError> {
         const SQL: &str =
             "SELECT generation, expires_at FROM credentials.unlink($1, $2, $3, $4, $5)";
-        let (target, record) = (act.target(), Appended::new(entry));
+        let (target, record) = (act.owner(), Appended::new(entry));
         let scoped = self.pools.admin.scoped(act.context());
         let rows = scoped.write(SQL, &[&target.0, &issuer, &subject, &record]).await?;
         let ended = first(rows).map(|row| ended_by(target, &row)).transpose()?;

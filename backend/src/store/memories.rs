@@ -9,7 +9,7 @@ use crate::{
     audit::Entry,
     crossing::Crossing,
     memories::{Facts, Importance, SeenCount},
-    scope::{Reach, Scope},
+    scope::{Custody as _, Reach, Scope},
     seal::Term,
 };
 

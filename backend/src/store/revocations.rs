@@ -2,8 +2,9 @@
 
 use memoric_contract::{
     UserId,
-    revocation::{FeedPage, Revocation},
+    revocation::{FeedPage, Revocation, Revoked},
 };
+use time::{Duration, OffsetDateTime};
 use tokio_postgres::Row;
 
 use super::{Store, StoreError, fitting, mismatch};
@@ -38,6 +39,20 @@ fn message(row: &Row) -> Result<Option<String>, StoreError> {
     .ok_or_else(|| mismatch("a revocation of nothing"))?;
     Ok(Some(revocation.message()))
 }
+
+/// The end of `revoked`, which was `user`'s, to be remembered `until` then.
+///
+/// Rounded up, as in the feed: both tell of it in the same words.
+pub(super) fn revoked(
+    user: UserId,
+    revoked: Revoked,
+    until: OffsetDateTime,
+) -> Result<Revocation, StoreError> {
+    let expires_at = fitting((until + ALMOST_A_SECOND).unix_timestamp())?;
+    Ok(Revocation { user, revoked, expires_at })
+}
+
+const ALMOST_A_SECOND: Duration = Duration::microseconds(999_999);
 
 /// Rows of a page.
 const PAGE: i32 = 5_000;
@@ -167,8 +182,9 @@ mod tests {
     async fn revoke(world: &World, user: UserId) -> Revocation {
         let roles = Some([Role::User].into_iter().collect());
         let change = AccountChange { roles, ..AccountChange::default() };
-        let changed = world.change(user, &change).await;
-        let Changed::Done(ended) = changed else { panic!("{changed:?}") };
-        ended
+        match world.change(user, &change).await {
+            Changed::Done(ended, _) => ended,
+            _ => panic!("it was not done"),
+        }
     }
 }

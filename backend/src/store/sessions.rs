@@ -11,14 +11,16 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, first, fitting, mismatch, sole,
+    Store, StoreError, first, fitting, mismatch,
+    revocations::revoked,
+    sole,
     trail::{Appended, done},
     users::ended,
 };
 use crate::{
     audit::Entry,
     crossing::Crossing,
-    scope::{Reach, Scope},
+    scope::{Custody, Scope},
     sessions::Lives,
 };
 
@@ -158,31 +160,31 @@ impl Store {
     }
 
     /// Ends one of the owner's sessions. `None`: they have no such session, or it has ended.
-    pub(crate) async fn end_session<R: Reach>(
+    pub(crate) async fn end_session<C: Custody>(
         &self,
-        reach: &R,
+        whose: &C,
         session: Uuid,
         entry: &Entry,
     ) -> Result<Option<Revocation>, StoreError> {
         const SQL: &str = "SELECT revoked_until FROM credentials.end_session($1, $2, $3, $4, $5)";
-        let (owner, record) = (reach.owner(), Appended::new(entry));
-        let act = reach.context().purpose;
-        let scoped = R::credentials(&self.pools).scoped(reach.context());
+        let (owner, record) = (whose.owner(), Appended::new(entry));
+        let act = whose.context().purpose;
+        let scoped = C::credentials(&self.pools).scoped(whose.context());
         let rows = scoped.write(SQL, &[&act, &owner.0, &session, &record]).await?;
         let Some(row) = first(rows) else { return Ok(None) };
         entry.note_written();
-        revoked(owner, session, row.try_get("revoked_until")?).map(Some)
+        revoked(owner, Revoked::Session(session), row.try_get("revoked_until")?).map(Some)
     }
 
     /// Ends all of the owner's sessions. `None`: there is no such user.
-    pub(crate) async fn end_sessions<R: Reach>(
+    pub(crate) async fn end_sessions<C: Custody>(
         &self,
-        reach: &R,
+        whose: &C,
         entry: &Entry,
     ) -> Result<Option<Revocation>, StoreError> {
         const SQL: &str = "SELECT generation, expires_at FROM credentials.end_sessions($1, $2, $3)";
-        let (owner, record) = (reach.owner(), Appended::new(entry));
-        let scoped = R::credentials(&self.pools).scoped(reach.context());
+        let (owner, record) = (whose.owner(), Appended::new(entry));
+        let scoped = C::credentials(&self.pools).scoped(whose.context());
         let rows = scoped.write(SQL, &[&owner.0, &record]).await?;
         ended(owner, rows, entry)
     }
@@ -233,7 +235,10 @@ impl Refreshed {
                 ends_at: row.try_get("ends_at")?,
             }),
             "late" => Ok(Self::Late),
-            "reused" => Ok(Self::Reused(revoked(user, session, row.try_get("revoked_until")?)?)),
+            "reused" => {
+                let until = row.try_get("revoked_until")?;
+                revoked(user, Revoked::Session(session), until).map(Self::Reused)
+            }
             "ended" => Ok(Self::Ended),
             _ => Err(mismatch("an outcome that is none")),
         }
@@ -252,11 +257,6 @@ impl SessionRow {
     }
 }
 
-fn revoked(user: UserId, session: Uuid, until: OffsetDateTime) -> Result<Revocation, StoreError> {
-    let expires_at = fitting(until.unix_timestamp())?;
-    Ok(Revocation { user, revoked: Revoked::Session(session), expires_at })
-}
-
 /// How long the token before the newest is good, even where its successor has arrived: for two
 /// requests of one client that cross.
 const OVERLAP: Duration = Duration::from_secs(10);
@@ -266,7 +266,53 @@ const MOST: i32 = 1_000;
 
 #[cfg(test)]
 mod tests {
-    use crate::store::fixture::World;
+    use memoric_contract::{Operation, Role, audit::EventType};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        administration::Administration,
+        store::{
+            Context,
+            fixture::{World, entry, scope},
+        },
+    };
+
+    #[tokio::test]
+    async fn an_admin_sees_the_sessions_of_another_on_the_record_alone() {
+        const SQL: &str = "\
+            SELECT id FROM credentials.list_sessions(current_setting('memoric.context'), $1, '1 day', '1 day', 10)";
+        let world = World::new().await;
+        assert!(world.log_in(world.bob, 1, Uuid::new_v4()).await);
+        let own = scope(world.alice, Role::Admin, Operation::ListSessions);
+        let context = Context { target: world.bob, ..own.context().clone() };
+        let act = Administration::in_context(context);
+        let told = |owner| {
+            let mut told = entry(EventType::AccessGranted, Some(world.alice));
+            told.record.owner = Some(owner);
+            told.record.operation = Some(Operation::ListSessions);
+            told
+        };
+        let seen = async |entry: Option<&Entry>| {
+            let scoped = world.store.pools().admin.scoped(act.context());
+            let mut tx = scoped.begin().await.unwrap();
+            if let Some(entry) = entry {
+                let append = "SELECT audit.append($1, NULL)";
+                tx.query(append, &[&Appended::new(entry)]).await.unwrap();
+            }
+            let rows = tx.query(SQL, &[&world.bob.0]).await;
+            tx.commit().await.ok();
+            rows.map(|rows| rows.len()).map_err(|error| error.code().unwrap().code().to_owned())
+        };
+
+        assert_eq!(seen(None).await, Err("28000".to_owned()), "no record");
+        let elsewhere = Operation::LogoutEverywhere;
+        let mut another = told(world.bob);
+        another.record.operation = Some(elsewhere);
+        assert_eq!(seen(Some(&another)).await, Err("28000".to_owned()), "of something else");
+        assert_eq!(seen(Some(&told(world.bob))).await, Ok(1));
+        assert_eq!(seen(None).await, Err("28000".to_owned()), "of an earlier transaction");
+    }
 
     #[tokio::test]
     async fn sessions_that_ended_are_found_without_reading_the_others() {

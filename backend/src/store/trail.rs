@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 use super::{Store, StoreError, mismatch, sole};
 use crate::{
+    administration::Administration,
     audit::{Entry, SealedPersonal},
-    scope::Scope,
+    scope::{Custody as _, Scope},
 };
 
 /// Which records are wanted. What is `None` does not matter.
@@ -169,7 +170,7 @@ impl Store {
     /// The records that match, the newest first, and how many there are.
     pub(crate) async fn read_trail(
         &self,
-        scope: &Scope,
+        act: &Administration,
         filter: &TrailFilter,
     ) -> Result<TrailPage, StoreError> {
         let TrailFilter {
@@ -192,7 +193,7 @@ impl Store {
         let rows = self
             .pools
             .admin
-            .scoped(scope.context())
+            .scoped(act.context())
             .read(
                 READ_TRAIL,
                 &[
@@ -217,10 +218,10 @@ impl Store {
     /// How many records there are of what happened `since`.
     pub(crate) async fn count_trail(
         &self,
-        scope: &Scope,
+        act: &Administration,
         since: OffsetDateTime,
     ) -> Result<Counts, StoreError> {
-        let rows = self.pools.admin.scoped(scope.context()).read(COUNT_TRAIL, &[&since]).await?;
+        let rows = self.pools.admin.scoped(act.context()).read(COUNT_TRAIL, &[&since]).await?;
         let (all, each) =
             rows.split_first().ok_or_else(|| mismatch("a count of the trail without a total"))?;
         ensure_open(all)?;
@@ -467,7 +468,7 @@ mod tests {
     use super::*;
     use crate::store::{
         Context,
-        fixture::{World, entry, scope},
+        fixture::{World, act, entry, scope},
     };
 
     #[tokio::test]
@@ -602,8 +603,7 @@ mod tests {
             world.store.append(&denied, None).await.unwrap();
         }
         let count = async |operation, since| {
-            let scope = scope(world.alice, Role::Admin, operation);
-            world.store.count_trail(&scope, since).await
+            world.store.count_trail(&act(world.alice, Role::Admin, operation), since).await
         };
         let now = OffsetDateTime::now_utc();
 
@@ -623,10 +623,10 @@ mod tests {
         let world = World::new().await;
         let seen = async |role, operation| {
             const COUNT: &str = "SELECT count(*) FROM audit.trail";
-            let scope = scope(world.alice, role, operation);
-            let admin = world.store.pools().admin.scoped(scope.context());
+            let act = act(world.alice, role, operation);
+            let admin = world.store.pools().admin.scoped(act.context());
             let rows: i64 = admin.read(COUNT, &[]).await.unwrap()[0].get(0);
-            let page = world.store.read_trail(&scope, &everything()).await;
+            let page = world.store.read_trail(&act, &everything()).await;
             (rows, page.map(|page| page.total).ok())
         };
 
@@ -758,8 +758,8 @@ mod tests {
 
     impl World {
         async fn read(&self, filter: &TrailFilter) -> TrailPage {
-            let scope = scope(self.alice, Role::Admin, Operation::ReadAudit);
-            self.store.read_trail(&scope, filter).await.unwrap()
+            let act = act(self.alice, Role::Admin, Operation::ReadAudit);
+            self.store.read_trail(&act, filter).await.unwrap()
         }
     }
 

@@ -5,14 +5,19 @@ use memoric_contract::{
     revocation::{Revocation, Revoked},
 };
 use serde_json::{Map, Value};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use tokio_postgres::{Row, types::Json};
 
 use super::{
-    Context, Store, StoreError, first, fitting, mismatch, sole,
+    Context, Store, StoreError, first, fitting, mismatch,
+    revocations::revoked,
+    sole,
     trail::{Appended, done},
 };
-use crate::{audit::Entry, scope::Scope};
+use crate::{
+    audit::Entry,
+    scope::{Custody as _, Scope},
+};
 
 /// An account as it is stored.
 #[derive(Clone)]
@@ -47,6 +52,15 @@ pub(crate) struct NewAccount<'a> {
     pub(crate) full_name: Option<&'a str>,
     pub(crate) namespace: Option<&'a str>,
     pub(crate) roles: Roles,
+}
+
+/// What of an account to be somebody else has already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Taken {
+    /// The user name.
+    Username,
+    /// The e-mail address.
+    Email,
 }
 
 /// How an admin stands to the user whose rows they mean.
@@ -88,17 +102,6 @@ impl Store {
         first(rows).map(|row| Account::read(&row)).transpose()
     }
 
-    /// Anybody's account by name, as an admin sees it.
-    pub(crate) async fn profile(
-        &self,
-        scope: &Scope,
-        username: &str,
-    ) -> Result<Option<Account>, StoreError> {
-        const SQL: &str = accounts!("'' AS password_hash", "memoric.users WHERE username = $1");
-        let rows = self.pools.admin.scoped(scope.context()).read(SQL, &[&username]).await?;
-        first(rows).map(|row| Account::read(&row)).transpose()
-    }
-
     /// How who acts in `context` stands to whom it means.
     pub(crate) async fn footing(&self, context: &Context) -> Result<Footing, StoreError> {
         const SQL: &str = "SELECT is_admin, is_there FROM credentials.footing($1)";
@@ -116,7 +119,7 @@ impl Store {
     /// Makes an account for a stranger, and keeps the wrapped `key` under which the personal fields of
     /// `entry` are sealed. Whatever `account` says, it is a plain user without a namespace.
     ///
-    /// One that is taken is refused by the constraint `users_username_unique` or `users_email_unique`.
+    /// One that is taken is refused, and [`StoreError::taken`] knows it.
     pub(crate) async fn register(
         &self,
         account: &NewAccount<'_>,
@@ -192,6 +195,17 @@ impl Store {
     }
 }
 
+impl StoreError {
+    /// What was taken, where that is why an account was not made.
+    pub(crate) fn taken(&self) -> Option<Taken> {
+        match self.constraint() {
+            Some("users_username_unique") => Some(Taken::Username),
+            Some("users_email_unique") => Some(Taken::Email),
+            _ => None,
+        }
+    }
+}
+
 impl Account {
     pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
         let Json(metadata) = row.try_get("metadata")?;
@@ -202,7 +216,7 @@ impl Account {
             password_hash: row.try_get("password_hash")?,
             full_name: row.try_get("full_name")?,
             namespace: row.try_get("namespace")?,
-            roles: roles(row.try_get("roles")?)?,
+            roles: roles_in(row)?,
             is_active: row.try_get("is_active")?,
             is_verified: row.try_get("is_verified")?,
             generation: fitting(row.try_get::<_, i64>("generation")?)?,
@@ -228,25 +242,18 @@ pub(super) fn ended(
 /// What the new generation in `row` ends.
 pub(super) fn ended_by(user: UserId, row: &Row) -> Result<Revocation, StoreError> {
     let generation: i64 = row.try_get("generation")?;
-    let expires_at: OffsetDateTime = row.try_get("expires_at")?;
-    Ok(Revocation {
-        user,
-        revoked: Revoked::Before(fitting(generation)?),
-        // Rounded up, as in the feed.
-        expires_at: fitting((expires_at + ALMOST_A_SECOND).unix_timestamp())?,
-    })
+    revoked(user, Revoked::Before(fitting(generation)?), row.try_get("expires_at")?)
 }
 
 pub(super) fn role_names(roles: Roles) -> Vec<&'static str> {
     roles.iter().map(Role::name).collect()
 }
 
-fn roles(names: Vec<&str>) -> Result<Roles, StoreError> {
+pub(super) fn roles_in(row: &Row) -> Result<Roles, StoreError> {
+    let names: Vec<&str> = row.try_get("roles")?;
     let named = |name| Role::named(name).ok_or_else(|| mismatch("a role that there is not"));
     names.into_iter().map(named).collect()
 }
-
-const ALMOST_A_SECOND: Duration = Duration::microseconds(999_999);
 
 #[cfg(test)]
 mod tests {
@@ -254,7 +261,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::fixture::{World, entry, scope};
+    use crate::store::fixture::{World, act, entry, scope};
 
     #[tokio::test]
     async fn a_login_is_found_by_name_and_by_address() {
@@ -277,8 +284,8 @@ mod tests {
         let name = register(&store, "alice", "alice.2@example.com").await.err().unwrap();
         let email = register(&store, "alice_2", "alice@example.com").await.err().unwrap();
 
-        assert_eq!(name.constraint(), Some("users_username_unique"));
-        assert_eq!(email.constraint(), Some("users_email_unique"));
+        assert_eq!(name.taken(), Some(Taken::Username));
+        assert_eq!(email.taken(), Some(Taken::Email));
     }
 
     #[tokio::test]
@@ -355,8 +362,11 @@ mod tests {
     async fn another_profile_is_for_admins() {
         let World { store, alice, bob, .. } = World::new().await;
         let seen = async |role, operation| {
-            let scope = scope(alice, role, operation);
-            store.profile(&scope, "bob").await.unwrap().map(|account| account.id)
+            store
+                .profile(&act(alice, role, operation), "bob")
+                .await
+                .unwrap()
+                .map(|account| account.id)
         };
 
         assert_eq!(seen(Role::Admin, Operation::ShowProfile).await, Some(bob));

@@ -32,6 +32,33 @@ async fn a_subject_that_an_admin_has_linked_comes_in_as_that_user() {
 }
 
 #[tokio::test]
+async fn the_operator_sees_whom_an_issuer_may_speak_for() {
+    let issuer = Issuer::start().await;
+    let world = believing(&issuer, false).await;
+    let alice = world.register("alice").await;
+    world.register("bob").await;
+    for subject in ["s-alice", "s-alice-too"] {
+        link_by_sql(&world, &issuer, subject, alice.id).await;
+    }
+    let recipe = Recipe::on(Servers::get().await, world.database.clone());
+    let show = |arguments: &[&str]| {
+        let run = recipe.program("memoric-backend").args(arguments.iter().copied()).run();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8(run.stdout).unwrap()
+    };
+
+    let name = issuer.name();
+    let shown = show(&["user", "show", "--user", "alice"]);
+    for subject in ["s-alice", "s-alice-too"] {
+        assert!(shown.contains(&format!("{subject} of {name}\n")), "{shown}");
+    }
+    let shown: Value =
+        serde_json::from_str(&show(&["user", "show", "--user", "alice", "--json"])).unwrap();
+    assert_eq!(shown["links"][1], json!({"issuer": name, "subject": "s-alice-too"}));
+    assert!(!show(&["user", "show", "--user", "bob"]).contains(&name), "nobody's");
+}
+
+#[tokio::test]
 async fn an_issuer_speaks_with_its_own_keys_for_us_alone_and_for_now() {
     let (issuer, other) = (Issuer::start().await, Issuer::start().await);
     let [one, two] = [issuer.settings(), other.settings()];

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use harness::ASSERTION_SECRET;
 use memoric_contract::{
-    ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, Operation, RequestId, Role,
+    ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, KeyId, Operation, Permission,
+    PresentedBy, RequestId, Role,
 };
 
 use super::*;
@@ -65,6 +66,47 @@ async fn the_gateways_word_alone_is_not_enough_to_act_as_an_admin_or_to_make_a_k
         let ended =
             intruder.ask(operation, target, as_root.clone(), Some(root.token.clone())).await;
         assert_eq!(ended, 401, "{operation:?}: its session has ended");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_what_it_was_made_for_whatever_the_gateway_says_of_it() {
+    let world = World::start().await;
+    let (root, carol) =
+        (world.person_with("root", &["admin"]).await, world.register("carol").await);
+    let intruder = Intruder::at(&world);
+    let anothers = format!("/memories?user_id={}", carol.id);
+    let acts = [
+        (Operation::ListUsers, "/users", &["users:manage"][..]),
+        (Operation::ReadAudit, "/audit/logs", &["audit:read"]),
+        (Operation::RecallMemories, &anothers, &["memories:read", "users:manage"]),
+        (Operation::ShowProfile, "/auth/users/carol", &["users:manage"]),
+    ];
+    let scopes = [
+        &["memories:read"][..],
+        &["users:manage"],
+        &["audit:read"],
+        &["memories:read", "users:manage"],
+    ];
+
+    for scopes in scopes {
+        let wanted = json!({"name": "scoped", "scopes": scopes});
+        let asked = world.ask_as(&root, Method::POST, "/auth/api-keys").json(&wanted);
+        let made: Value = asked.send().await.unwrap().json().await.unwrap();
+        let presented = PresentedBy::ApiKey {
+            id: KeyId::parse(made["id"].as_str().unwrap()).unwrap(),
+            scopes: Permission::ALL.into_iter().collect(),
+            generation: 1,
+            expires_at: now() + 3600,
+        };
+        let claimed = Identity { presented, ..identity_of(&root) };
+        for (operation, target, needed) in &acts {
+            let shown = made["api_key"].as_str().map(str::to_owned);
+            let status =
+                intruder.ask(*operation, (*target).to_owned(), claimed.clone(), shown).await;
+            let may = needed.iter().all(|each| scopes.contains(each));
+            assert_eq!(status, if may { 200 } else { 403 }, "{operation:?} by {scopes:?}");
+        }
     }
 }
 

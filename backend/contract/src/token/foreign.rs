@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{ISSUER, LEEWAY, MAX_LIFETIME, TokenError, TokenKeys, malformed, parts::Parts};
-use crate::{FieldWriter, Role, Roles, UserId};
+use crate::{FieldWriter, Role, Roles, UserId, audit::uuid_of};
 
 /// Who a token says has minted it. A stranger's word: it selects the keys that judge the token, and
 /// those of another never do (RFC 8725, section 3.8).
@@ -434,9 +434,7 @@ fn roles(claimed: &Value) -> Roles {
 }
 
 fn id_of(said: &[u8]) -> Uuid {
-    let mut id = [0; 16];
-    id.iter_mut().zip(Sha256::digest(said)).for_each(|(byte, digest)| *byte = digest);
-    Uuid::from_bytes(id)
+    uuid_of(Sha256::digest(said))
 }
 
 /// 2048 to 8192 bits, and the exponent that everybody uses.

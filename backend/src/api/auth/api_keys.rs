@@ -22,8 +22,8 @@ use crate::{
     caller::Call,
     error::ApiError,
     memories::stored_time,
-    scope::Scope,
-    store::{ApiKeyRow, NewApiKey},
+    scope::{Custody as _, Scope},
+    store::ApiKeyRow,
 };
 
 /// A key as its owner sees it. Its secret is shown once, when it is made.
@@ -53,14 +53,7 @@ pub(in crate::api) async fn create_api_key(app: &App, call: &Call, body: Body) -
         ..about(call, scope.owner(), EventType::KeyCreated, Action::Create)
     };
     let entry = app.scribe.entry(record, call, Named::Not).await?;
-    let new = NewApiKey {
-        id: key.id(),
-        name: &wanted.name,
-        hash: app.api_keys.hash(&key),
-        scopes,
-        allowed_addresses: &wanted.allowed_addresses,
-        life: wanted.life,
-    };
+    let new = app.api_keys.kept(&key, &wanted, scopes);
     let made = app.store.create_key(&scope, &new, &entry).await?.ok_or(ApiError::TooManyKeys)?;
     Ok(json(StatusCode::CREATED, &Shown::with(&made, Some(key.expose()))))
 }

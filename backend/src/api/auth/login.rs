@@ -31,8 +31,8 @@ use crate::{
     store::{Account, NewSession},
 };
 
-/// What a client presents.
-struct Presented {
+/// What a client types, and where it does.
+struct Attempt {
     name: String,
     password: SecretString,
     /// The device that it comes from, if somebody has logged in there before.
@@ -78,10 +78,10 @@ struct FullProfile<'a> {
 /// Whoever there is not, whoever is not active and whoever mistypes take the same way and get the
 /// same answer.
 pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer {
-    let presented = read_credentials(app, call, body).await?;
-    let (guess, account) = admit(app, call, &presented).await?;
+    let attempt = read_credentials(app, call, body).await?;
+    let (guess, account) = admit(app, call, &attempt).await?;
     let able = account.as_ref().filter(|account| account.is_active);
-    let verdict = verify(app, call, presented.password.clone(), account.as_ref()).await;
+    let verdict = verify(app, call, attempt.password.clone(), account.as_ref()).await;
     let verdict = match verdict {
         Ok(verdict) => verdict,
         Err(error) => {
@@ -92,18 +92,18 @@ pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer 
     let (Some(able), Verdict::Match { upgrade }) = (able, verdict) else {
         let status = StatusCode::UNAUTHORIZED;
         guessing::record_wrong(app, call, guess, (account.as_ref(), status)).await?;
-        return Err(login_failed(app, call, account.as_ref(), &presented.name).await);
+        return Err(login_failed(app, call, account.as_ref(), &attempt.name).await);
     };
     guess.was_right();
 
     let session = begin_session(app, call, able).await?;
     let Some(session) = session else {
-        return Err(login_failed(app, call, account.as_ref(), &presented.name).await);
+        return Err(login_failed(app, call, account.as_ref(), &attempt.name).await);
     };
     if upgrade {
-        upgrade_hash(app, call, able, presented.password).await;
+        upgrade_hash(app, call, able, attempt.password).await;
     }
-    let device = presented.device.filter(|device| device.user == able.id);
+    let device = attempt.device.filter(|device| device.user == able.id);
     let device = device.unwrap_or_else(|| Device::new(able.id));
     let device_token = app.devices.token(device, SystemTime::now());
     let lives = app.sessions.lives();
@@ -139,14 +139,14 @@ impl<'a> FullProfile<'a> {
     }
 }
 
-async fn read_credentials(app: &App, call: &Call, body: Body) -> Result<Presented, ApiError> {
+async fn read_credentials(app: &App, call: &Call, body: Body) -> Result<Attempt, ApiError> {
     body::fields(call.headers(), body, Operation::Login, |mut sent| {
         let (name, password) = (sent.text("username"), sent.secret("password"));
         let device = sent.maybe_text("device_token");
         match (name, password, device) {
             (Some(name), Some(password), Some(token)) => {
                 let device = token.and_then(|token| app.devices.read(&token, SystemTime::now()));
-                Ok(Presented { name, password, device })
+                Ok(Attempt { name, password, device })
             }
             _ => Err(sent.refusal()),
         }
@@ -161,16 +161,16 @@ async fn read_credentials(app: &App, call: &Call, body: Body) -> Result<Presente
 async fn admit(
     app: &App,
     call: &Call,
-    presented: &Presented,
+    attempt: &Attempt,
 ) -> Result<(Guess, Option<Account>), ApiError> {
-    let name = LoginName::parse(&presented.name);
-    let counted = name.as_ref().map_or(presented.name.as_str(), LoginName::as_str);
+    let name = LoginName::parse(&attempt.name);
+    let counted = name.as_ref().map_or(attempt.name.as_str(), LoginName::as_str);
     let stranger = || guessing::take(app, Guesser::Stranger(NameKey::of(counted), call.network()));
     let find = async || match &name {
         Some(name) => app.store.find_login(name.as_str()).await,
         None => Ok(None),
     };
-    let Some(device) = presented.device else {
+    let Some(device) = attempt.device else {
         let guess = stranger()?;
         return match find().await {
             Ok(account) => Ok((guess, account)),
@@ -192,7 +192,8 @@ async fn admit(
 }
 
 /// Verifies a password, and meanwhile fetches what a record of the attempt is sealed with: both,
-/// whoever it is, so that the longer of the two, which is the same for everybody, is what shows.
+/// whoever it is, so that what takes longer shows, and not whether there is such an account. A hash of
+/// an older kind takes a time of its own, until the next login renews it.
 async fn verify(
     app: &App,
     call: &Call,

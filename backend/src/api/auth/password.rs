@@ -17,7 +17,7 @@ use crate::{
     caller::Call,
     error::ApiError,
     guesses::Guesser,
-    password_rules::{Occasion, Owner},
+    password_rules::{Chooser, Occasion},
     passwords::Verdict,
     scope::Scope,
 };
@@ -28,11 +28,11 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
     call.concerns_account(user);
     let session = call.identity()?.presented.session().ok_or(ApiError::NoSession)?;
     let account = app.store.find_user(user).await?.ok_or(ApiError::UserNotFound)?;
-    let owner = Owner { username: &account.username, email: &account.email };
+    let chooser = Chooser { username: &account.username, email: &account.email };
     let (old, new) = body::fields(call.headers(), body, Operation::ChangePassword, |mut sent| {
-        let (old, new) = (sent.secret("old_password"), sent.text("new_password"));
+        let (old, new) = (sent.secret("old_password"), sent.secret("new_password"));
         let new = new.and_then(|new| {
-            sent.judged(app.password_rules.judge("new_password", new, owner, Occasion::Change))
+            sent.judged(app.password_rules.judge("new_password", new, chooser, Occasion::Change))
         });
         old.zip(new).ok_or_else(|| sent.refusal())
     })

@@ -1,6 +1,6 @@
 //! A refresh: a refresh token traded for a new pair.
 
-use std::{future::ready, time::SystemTime};
+use std::time::SystemTime;
 
 use axum::{
     body::Body,
@@ -39,7 +39,7 @@ pub(super) struct Pair<'a> {
 }
 
 /// A refresh token that was made here, for a session that there is or was.
-struct Presented {
+struct Believed {
     token: RefreshToken,
     user: UserId,
     seed: Vec<u8>,
@@ -50,22 +50,20 @@ struct Presented {
 /// Whatever is wrong with the token, the answer is the same.
 pub(in crate::api) async fn refresh(app: &App, call: &Call, body: Body) -> Answer {
     let text = presented(call, body).await?;
-    let Some(presented) = believe(app, &text).await? else {
-        return Err(refused(app, call, None, "not a refresh token of ours").await);
+    let Some(believed) = believe(app, &text).await? else {
+        // For the gateway to record or to count: nobody is to fill the trail with guesses.
+        return Err(ApiError::InvalidCredentials);
     };
-    let user = presented.user;
+    let user = believed.user;
     let Some(account) = app.store.find_user(user).await?.filter(|account| account.is_active) else {
-        return Err(refused(app, call, Some(user), "the account is not active").await);
+        return Err(refused(app, call, user, "the account is not active").await);
     };
 
-    match carry_on(app, call, &presented).await? {
-        Refreshed::On { counter, ends_at } => pair(app, &account, &presented, (counter, ends_at)),
-        Refreshed::Reused(revocation) => {
-            app.revoke(call, ready(Ok(Some(revocation)))).await?;
-            Err(ApiError::InvalidCredentials)
-        }
-        Refreshed::Late => Err(refused(app, call, Some(user), "an older token").await),
-        Refreshed::Ended => Err(refused(app, call, Some(user), "the session has ended").await),
+    match carry_on(app, call, &believed).await? {
+        Refreshed::On { counter, ends_at } => pair(app, &account, &believed, (counter, ends_at)),
+        Refreshed::Reused(_) => Err(ApiError::InvalidCredentials),
+        Refreshed::Late => Err(refused(app, call, user, "an older token").await),
+        Refreshed::Ended => Err(refused(app, call, user, "the session has ended").await),
     }
 }
 
@@ -86,15 +84,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Believes a token whose MAC is right.
-async fn believe(app: &App, text: &SecretString) -> Result<Option<Presented>, ApiError> {
+async fn believe(app: &App, text: &SecretString) -> Result<Option<Believed>, ApiError> {
     let Some(token) = RefreshToken::read(text.expose_secret()) else { return Ok(None) };
     let found = app.store.find_session(token.session).await?;
-    let presented = found.map(|(user, seed)| Presented { token, user, seed });
-    Ok(presented.filter(|presented| app.sessions.made(&presented.token, &presented.seed)))
+    let believed = found.map(|(user, seed)| Believed { token, user, seed });
+    Ok(believed.filter(|believed| app.sessions.made(&believed.token, &believed.seed)))
 }
 
-async fn carry_on(app: &App, call: &Call, presented: &Presented) -> Result<Refreshed, ApiError> {
-    let (session, user) = (presented.token.session, presented.user);
+async fn carry_on(app: &App, call: &Call, believed: &Believed) -> Result<Refreshed, ApiError> {
+    let (session, user) = (believed.token.session, believed.user);
     let refreshed = Record {
         session: Some(session),
         ..about(call, user, EventType::TokenRefreshed, StatusCode::OK)
@@ -107,19 +105,22 @@ async fn carry_on(app: &App, call: &Call, presented: &Presented) -> Result<Refre
     };
     let refreshed = app.scribe.entry(refreshed, call, Named::Not).await?;
     let reused = app.scribe.entry(reused, call, Named::Not).await?;
-    let (counter, lives) = (presented.token.counter, app.sessions.lives());
-    Ok(app.store.refresh((session, user), counter, lives, (&refreshed, &reused)).await?)
+    let (counter, lives) = (believed.token.counter, app.sessions.lives());
+    let store = app.store.clone();
+    let refresh =
+        async move { store.refresh((session, user), counter, lives, (&refreshed, &reused)).await };
+    app.revoke(call, refresh).await
 }
 
 fn pair(
     app: &App,
     account: &Account,
-    presented: &Presented,
+    believed: &Believed,
     (counter, ends_at): (u32, OffsetDateTime),
 ) -> Answer {
-    let session = presented.token.session;
+    let session = believed.token.session;
     let access_token = access_token(app, account, session, counter)?;
-    let refresh_token = app.sessions.token(session, counter, &presented.seed);
+    let refresh_token = app.sessions.token(session, counter, &believed.seed);
     let pair = Pair {
         access_token: &access_token,
         token_type: "bearer",
@@ -148,10 +149,10 @@ pub(super) fn access_token(
     app.tokens.mint(&bearer, SystemTime::now()).map_err(ApiError::unwritable)
 }
 
-/// Records a refresh that failed, and makes its answer.
-async fn refused(app: &App, call: &Call, user: Option<UserId>, why: &str) -> ApiError {
+/// Records that a refresh token of `user`'s is good for nothing any more, and makes the answer.
+async fn refused(app: &App, call: &Call, user: UserId, why: &str) -> ApiError {
     let record = Record {
-        owner: user,
+        owner: Some(user),
         resource: Some(Resource::Session),
         error_message: Some(why.to_owned()),
         ..audit::about(call, EventType::TokenInvalid, StatusCode::UNAUTHORIZED.as_u16())

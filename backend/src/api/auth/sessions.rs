@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::super::{
     Answer, json,
-    owner::{Owner, cross_over, reason},
+    owner::{Owner, cross_over_by_query},
     query::Asked,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     crossing::Crossing,
     error::ApiError,
     memories::stored_time,
-    scope::{Reach, Scope},
+    scope::{Custody, Scope},
     store::SessionRow,
 };
 
@@ -118,18 +118,12 @@ impl Meant {
     /// By the query of `call`. An admin may mean somebody else.
     async fn by(app: &App, call: &Call) -> Result<Self, ApiError> {
         let mut asked = Asked::read(call.target())?;
-        let owner = Owner::asked(&mut asked, call.identity()?);
-        let reason = reason(&mut asked);
-        match owner {
+        match Owner::asked(&mut asked, call.identity()?) {
             None => Err(asked.refusal()),
             Some(Owner::Caller) => Ok(Self::Own(Scope::of(call)?)),
             Some(Owner::Another(owner)) => {
-                let given = reason.as_ref().and_then(Option::as_deref);
-                let crossing = cross_over(app, call, (owner, Resource::Session), given).await?;
-                if reason.is_none() {
-                    return Err(asked.refusal());
-                }
-                Ok(Self::Anothers(crossing))
+                let whose = (owner, Resource::Session);
+                Ok(Self::Anothers(cross_over_by_query(app, call, whose, asked).await?))
             }
         }
     }
@@ -138,23 +132,23 @@ impl Meant {
 async fn end(
     app: &App,
     call: &Call,
-    (reach, session): (impl Reach + Send + 'static, Uuid),
+    (whose, session): (impl Custody + Send + 'static, Uuid),
     record: Record,
 ) -> Result<Option<Revocation>, ApiError> {
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let store = app.store.clone();
-    app.revoke(call, async move { store.end_session(&reach, session, &entry).await }).await
+    app.revoke(call, async move { store.end_session(&whose, session, &entry).await }).await
 }
 
 async fn end_all(
     app: &App,
     call: &Call,
-    reach: impl Reach + Send + 'static,
+    whose: impl Custody + Send + 'static,
     record: Record,
 ) -> Result<Option<Revocation>, ApiError> {
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let store = app.store.clone();
-    app.revoke(call, async move { store.end_sessions(&reach, &entry).await }).await
+    app.revoke(call, async move { store.end_sessions(&whose, &entry).await }).await
 }
 
 async fn show(app: &App, call: &Call, owner: UserId, rows: Vec<SessionRow>) -> Answer {

@@ -10,7 +10,7 @@ use memoric_contract::{
 use super::{Answer, Wanted, keep, open_all, tell, too_much};
 use crate::{
     api::{
-        owner::{cross_over, reason},
+        owner::{cross_over, cross_over_by_query},
         query::Asked,
     },
     app::App,
@@ -19,7 +19,7 @@ use crate::{
     crossing::Crossing,
     error::ApiError,
     memories::Posted,
-    scope::Reach as _,
+    scope::Custody as _,
     vault::UserKeys,
 };
 
@@ -49,15 +49,10 @@ pub(super) async fn remember(
 pub(super) async fn recall(
     app: &App,
     call: &Call,
-    (mut asked, wanted): (Asked, &Wanted),
+    (asked, wanted): (Asked, &Wanted),
     owner: Option<UserId>,
 ) -> Answer {
-    let reason = reason(&mut asked);
-    let given = reason.as_ref().and_then(Option::as_deref);
-    let crossing = cross_over(app, call, (owner, Resource::Memory), given).await?;
-    if reason.is_none() {
-        return Err(asked.refusal());
-    }
+    let crossing = cross_over_by_query(app, call, (owner, Resource::Memory), asked).await?;
     // As they are now: none is to be fetched while the transaction waits.
     let keys = app.vault.read_keys(&app.store, &crossing).await?;
     let mut number = 0;

@@ -9,7 +9,7 @@ use super::*;
 
 #[tokio::test]
 async fn whatever_the_backend_records_it_says_so() {
-    let mut desk = Desk::new().await;
+    let desk = Desk::new().await;
     desk.register("carol").await;
     let carol = Caller::Known(desk.log_in("carol", PASSWORD).await);
     let bob = Caller::Known(desk.bob());
@@ -36,20 +36,21 @@ async fn whatever_the_backend_records_it_says_so() {
         assert_eq!(answer.headers[RECORDED_HEADER], "1", "{operation:?} {status}");
         assert_eq!(desk.recorded(request).await, 1, "{operation:?} {status}");
     }
-    desk.api.app.registration = Registration::Closed;
-    let closed = desk.aside(Operation::Register, "/auth/register", &nobody, None).await;
-    assert_eq!(closed.0.headers[RECORDED_HEADER], "1");
 }
 
 #[tokio::test]
 async fn what_the_backend_does_not_record_it_does_not_claim() {
-    let desk = Desk::new().await;
+    let mut desk = Desk::new().await;
     let bob = Caller::Known(desk.bob());
+    let reset = json!({ "token": "mpr_a-guess", "new_password": "another_password_12" });
+    let refresh = json!({ "refresh_token": "mrt_a-guess" });
     let cases = [
         (Operation::RecallMemories, "/memories", &bob, None, 200),
         (Operation::ShowMe, "/auth/me", &bob, None, 200),
         (Operation::RememberMemory, "/memories", &bob, Some(json!({})), 422),
         (Operation::Login, "/auth/login", &Caller::Anonymous, Some(json!({})), 422),
+        (Operation::ResetPassword, "/auth/reset-password", &Caller::Anonymous, Some(reset), 400),
+        (Operation::Refresh, "/auth/refresh", &Caller::Anonymous, Some(refresh), 401),
         (Operation::ReadAudit, "/audit/logs", &bob, None, 403),
         (Operation::ListClusters, "/clusters", &bob, None, 501),
     ];
@@ -60,6 +61,10 @@ async fn what_the_backend_does_not_record_it_does_not_claim() {
         assert!(!answer.headers.contains_key(RECORDED_HEADER), "{operation:?} {status}");
         assert_eq!(desk.recorded(request).await, 0, "{operation:?} {status}");
     }
+    desk.api.app.registration = Registration::Closed;
+    let nobody = Caller::Anonymous;
+    let (closed, request) = desk.aside(Operation::Register, "/auth/register", &nobody, None).await;
+    assert_eq!((closed.status.as_u16(), desk.recorded(request).await), (403, 0));
 }
 
 #[tokio::test]

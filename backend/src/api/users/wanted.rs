@@ -3,21 +3,15 @@
 use memoric_contract::{FieldError, Role, Roles};
 use secrecy::SecretString;
 
-use super::super::body::Sent;
+use super::super::{body::Sent, newcomer};
 use crate::{
-    error::ApiError,
-    password_rules::{Occasion, Owner, PasswordRules},
-    people::{Email, FullName, Namespace, Username},
+    accounts::Wanted, error::ApiError, password_rules::PasswordRules, people::Namespace,
     store::AccountChange,
 };
 
 /// An account to be.
 pub(super) struct NewUser {
-    pub(super) username: Username,
-    pub(super) email: Email,
-    pub(super) full_name: Option<FullName>,
-    pub(super) namespace: Option<Namespace>,
-    pub(super) roles: Roles,
+    pub(super) wanted: Wanted,
     /// None: its owner chooses one.
     pub(super) password: Option<SecretString>,
 }
@@ -33,33 +27,14 @@ pub(super) struct Wish {
 
 impl NewUser {
     pub(super) fn read(mut sent: Sent<'_>, rules: &PasswordRules) -> Result<Self, ApiError> {
-        let username = sent.text("username").and_then(|name| sent.judged(Username::parse(&name)));
-        let email = sent.text("email").and_then(|email| sent.judged(Email::parse(&email)));
-        let password = sent.maybe_text("password");
-        let password = username.as_ref().zip(password).and_then(|(username, password)| {
-            let email = email.as_ref().map_or("", Email::as_str);
-            let owner = Owner { username: username.as_str(), email };
-            let judge = |password| rules.judge("password", password, owner, Occasion::Beginning);
-            sent.judged(password.map(judge).transpose())
-        });
-        let full_name = sent
-            .maybe_text("full_name")
-            .and_then(|name| sent.judged(name.map(|name| FullName::parse(&name)).transpose()));
+        let told = newcomer::take(&mut sent, |sent| sent.maybe_secret("password"), rules);
         let (namespace, roles) = (namespace(&mut sent), roles(&mut sent));
-        match (username, email, password, full_name, namespace, roles) {
-            (
-                Some(username),
-                Some(email),
-                Some(password),
-                Some(full_name),
-                Some(namespace),
-                Some(roles),
-            ) => {
-                let roles = roles.unwrap_or_else(|| [Role::User].into_iter().collect());
-                Ok(Self { username, email, full_name, namespace, roles, password })
-            }
-            _ => Err(sent.refusal()),
-        }
+        let (Some((told, password)), Some(namespace), Some(roles)) = (told, namespace, roles)
+        else {
+            return Err(sent.refusal());
+        };
+        let roles = roles.unwrap_or(told.roles);
+        Ok(Self { wanted: Wanted { namespace, roles, ..told }, password })
     }
 }
 
