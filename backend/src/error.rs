@@ -215,7 +215,7 @@ impl ApiError {
             Self::SessionNotFound => "Session not found".to_owned(),
             Self::KeyNotFound => "API key not found".to_owned(),
             Self::TooManyKeys => "There are too many API keys: revoke one first".to_owned(),
-            Self::NoSession => "An API key belongs to no session".to_owned(),
+            Self::NoSession => "The credential belongs to no session".to_owned(),
             Self::NotHere => "Not Found".to_owned(),
             Self::NotImplemented => "Not implemented yet".to_owned(),
             Self::Invalid(errors) => errors.first().map_or_else(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memoric_contract::{Caller, Demands, Identity, Operation, UserId};
+use memoric_contract::{Caller, CredentialKind, Demands, Identity, Operation, UserId};
 
 use crate::{rejection::Rejection, target::Target};
 
@@ -31,8 +31,14 @@ pub(crate) fn authorize(
             }
         };
     };
-    if !operation.accepts(identity.presented.kind()) {
-        return Err(Rejection::UnfitCredential);
+    let kind = identity.presented.kind();
+    if !operation.accepts(kind) {
+        return Err(match kind {
+            CredentialKind::ForeignToken if is_about_sessions(operation) => {
+                Rejection::ForeignSession
+            }
+            _ => Rejection::UnfitCredential,
+        });
     }
     let is_allowed = operation.needs().is_none_or(|needed| identity.may(needed));
     if !is_allowed || identity.roles.strongest().is_none() {
@@ -54,6 +60,16 @@ impl Permit {
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
+}
+
+const fn is_about_sessions(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Logout
+            | Operation::LogoutEverywhere
+            | Operation::ListSessions
+            | Operation::EndSession
+    )
 }
 
 /// Whose data `target` names, where `operation` is one that asks for somebody's.

@@ -101,7 +101,7 @@ impl Issuers {
             Minter::Other(name) => {
                 let is_theirs = |source: &&Arc<Source>| source.issuer.name == name;
                 let source = self.sources.iter().find(is_theirs).ok_or(UNKNOWN)?;
-                let keys = source.keys_for(token).await.ok_or(Rejection::BackendUnavailable)?;
+                let keys = source.keys_for(token).await.ok_or(Rejection::IssuerUnavailable)?;
                 let wanted = (name.as_str(), source.issuer.audience.as_str());
                 (keys.verify(token, wanted, now)?, source.issuer.may_grant_roles)
             }

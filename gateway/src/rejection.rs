@@ -68,6 +68,8 @@ pub(crate) enum Rejection {
     ForeignAddress,
     #[error("the credential is of a kind that the operation does not take")]
     UnfitCredential,
+    #[error("the session that the token stands for is its issuer's")]
+    ForeignSession,
     #[error("another user's data was asked for")]
     AnotherUser,
     #[error("a user was named who cannot be")]
@@ -76,6 +78,8 @@ pub(crate) enum Rejection {
     RevocationsUnavailable,
     #[error("what is done could not be written down")]
     AuditUnavailable,
+    #[error("the keys of the token's issuer were never to be had")]
+    IssuerUnavailable,
     #[error("the backend cannot be reached")]
     BackendUnavailable,
     #[error("the backend broke off, and may have done it")]
@@ -105,6 +109,7 @@ impl Rejection {
             | Self::Forbidden
             | Self::ForeignAddress
             | Self::UnfitCredential
+            | Self::ForeignSession
             | Self::AnotherUser => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoSuchUser => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } | Self::UnknownMethod { .. } => {
@@ -121,6 +126,7 @@ impl Rejection {
             Self::OutcomeUnknown | Self::BackendUnusable => StatusCode::BAD_GATEWAY,
             Self::RevocationsUnavailable
             | Self::AuditUnavailable
+            | Self::IssuerUnavailable
             | Self::BackendUnavailable
             | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::BackendLate => StatusCode::GATEWAY_TIMEOUT,
@@ -155,6 +161,8 @@ impl Rejection {
             }
             Self::RevocationsUnavailable => "revocation_unavailable",
             Self::AuditUnavailable => "audit_unavailable",
+            Self::ForeignSession => "foreign_session",
+            Self::IssuerUnavailable => "issuer_unavailable",
             Self::BackendUnavailable => "backend_unavailable",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::BackendLate => "backend_timeout",
@@ -192,10 +200,12 @@ impl Rejection {
             | Self::Forbidden
             | Self::ForeignAddress
             | Self::UnfitCredential
+            | Self::ForeignSession
             | Self::AnotherUser
             | Self::NoSuchUser => EventType::AccessDenied,
             Self::RevocationsUnavailable
             | Self::Overloaded
+            | Self::IssuerUnavailable
             | Self::BackendUnavailable
             | Self::OutcomeUnknown
             | Self::BackendLate
@@ -239,6 +249,10 @@ impl Rejection {
             Self::Forbidden | Self::ForeignAddress | Self::UnfitCredential | Self::AnotherUser => {
                 "Insufficient permissions"
             }
+            Self::ForeignSession => "The session is with the issuer of the token, and ends there",
+            Self::IssuerUnavailable => {
+                "The keys of the token's issuer are not to be had, try again later"
+            }
             Self::RevocationsUnavailable
             | Self::AuditUnavailable
             | Self::BackendUnavailable
@@ -259,9 +273,11 @@ impl Rejection {
             Self::TokenExpired => Some(
                 r#"Bearer realm="memoric", error="invalid_token", error_description="Token expired""#,
             ),
-            Self::Forbidden | Self::ForeignAddress | Self::UnfitCredential | Self::AnotherUser => {
-                Some(r#"Bearer realm="memoric", error="insufficient_scope""#)
-            }
+            Self::Forbidden
+            | Self::ForeignAddress
+            | Self::UnfitCredential
+            | Self::ForeignSession
+            | Self::AnotherUser => Some(r#"Bearer realm="memoric", error="insufficient_scope""#),
             _ => None,
         }
     }
@@ -289,6 +305,7 @@ impl Rejection {
             | Self::Overloaded
             | Self::RevocationsUnavailable
             | Self::AuditUnavailable
+            | Self::IssuerUnavailable
             | Self::BackendUnavailable => Some(1),
             _ => None,
         }

@@ -181,6 +181,28 @@ async fn an_issuer_that_is_away_logs_nobody_out_and_one_that_rotates_is_followed
 }
 
 #[tokio::test]
+async fn whoever_comes_with_anothers_token_is_told_what_only_the_issuer_has() {
+    let issuer = Issuer::start().await;
+    issuer.answer_instead(Some((503, "away")));
+    let world = believing(&issuer, false).await;
+    let alice = world.register("alice").await;
+    link_by_sql(&world, &issuer, "s", alice.id).await;
+    let token = issuer.mint(&issuer.claims("s", now()));
+
+    let (status, told) = recall(&world, &token).await;
+    assert_eq!((status, &told["code"]), (503, &json!("issuer_unavailable")), "its keys");
+
+    issuer.answer_instead(None);
+    until_believed(&world, &issuer).await;
+    for (method, path) in [(Method::POST, "/auth/logout"), (Method::GET, "/auth/sessions")] {
+        let refused = world.ask(method, path).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{path}");
+        let told: Value = refused.json().await.unwrap();
+        assert_eq!(told["code"], "foreign_session", "{path}: its session");
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_unknown_keys_makes_nobody_ask_for_ever() {
     let issuer = Issuer::start().await;
     let world = believing(&issuer, false).await;
