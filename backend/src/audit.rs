@@ -8,9 +8,10 @@ use std::{
     },
 };
 
+use axum::http::StatusCode;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use memoric_contract::{
-    CredentialKind, Identity, RequestId, UserId,
+    CredentialKind, Identity, Operation, RequestId, UserId,
     audit::{Emitter, EventType, LONGEST_NAME, Personal, Record, Severity, safe_text},
     spool::Poisoned,
 };
@@ -101,6 +102,20 @@ pub(crate) fn about(call: &Call, event: EventType, status: u16) -> Record {
         severity: if status < 400 { Severity::Info } else { Severity::Warning },
         namespace: known.and_then(|identity| identity.namespace.clone()),
         ..Record::new(call.request(), Emitter::Backend, event, now())
+    }
+}
+
+/// The record that what `call` asks for was done to what is `owner`'s, or by its `status` was not. What the
+/// trail calls it the operation says.
+pub(crate) fn of_operation(call: &Call, owner: Option<UserId>, status: StatusCode) -> Record {
+    let audited = call.operation().and_then(Operation::audited);
+    // Nobody records what has no name in the trail.
+    let event = audited.map_or(EventType::SystemError, |(event, _, _)| event);
+    Record {
+        owner,
+        action: audited.and_then(|(_, action, _)| action),
+        resource: audited.map(|(_, _, resource)| resource),
+        ..about(call, event, status.as_u16())
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use memoric_contract::{
     UserId,
-    audit::{Action, EventType, Record, Resource, Severity, safe_text},
+    audit::{Record, Severity, safe_text},
 };
 
 use crate::{
@@ -18,9 +18,6 @@ use crate::{
         pool::{Admin, Pool},
     },
 };
-
-/// What an admin did, and to which kind of thing.
-pub(crate) type Told = (EventType, Action, Resource);
 
 /// One other user's rows, for one operation of an admin's.
 ///
@@ -60,18 +57,15 @@ impl Crossing {
     }
 
     /// What the trail tells of it: who crossed over to whom, what for, and why.
-    pub(crate) fn record(&self, call: &Call, (event, action, resource): Told) -> Record {
+    pub(crate) fn record(&self, call: &Call) -> Record {
         let Context { target, purpose, .. } = self.context();
         let reason = self.reason.as_deref().unwrap_or("no reason given");
         Record {
-            owner: Some(*target),
-            action: Some(action),
-            resource: Some(resource),
             severity: Severity::Warning,
             description: Some(format!(
                 "an admin crossed over to user {target}, {purpose}: {reason}"
             )),
-            ..audit::about(call, event, StatusCode::OK.as_u16())
+            ..audit::of_operation(call, Some(*target), StatusCode::OK)
         }
     }
 }

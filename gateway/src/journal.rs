@@ -191,7 +191,7 @@ impl Upshot<'_> {
             credential: caller.map(|caller| (caller.presented.kind(), caller.presented.id())),
             session: caller.and_then(|caller| caller.presented.session()),
             operation: exchange.operation,
-            action: audited.map(|(_, action, _)| action),
+            action: audited.and_then(|(_, action, _)| action),
             status: Some(self.status.as_u16()),
             success: !is_refusal(self.status),
             resource: audited.map(|(_, _, resource)| resource),

@@ -563,7 +563,7 @@ impl Operation {
 
     /// What the trail calls it when it was done, and what was done to which kind of thing. `None`:
     /// nobody records it.
-    pub const fn audited(self) -> Option<(EventType, Action, Resource)> {
+    pub const fn audited(self) -> Option<(EventType, Option<Action>, Resource)> {
         Some(match self {
             Self::ShowService
             | Self::ShowHealth
@@ -571,34 +571,47 @@ impl Operation {
             | Self::ShowDetailedHealth
             | Self::ShowSigningKeys
             | Self::ShowOpenApi => return None,
-            Self::Register => (EventType::UserCreated, Action::Create, Resource::User),
-            Self::Login => (EventType::LoginSucceeded, Action::Create, Resource::Session),
-            Self::Refresh => (EventType::TokenRefreshed, Action::Update, Resource::Session),
-            Self::Logout | Self::LogoutEverywhere | Self::EndSession => {
-                (EventType::LoggedOut, Action::Delete, Resource::Session)
+            Self::Register => (EventType::UserCreated, Some(Action::Create), Resource::User),
+            Self::Login => (EventType::LoginSucceeded, None, Resource::User),
+            Self::Refresh => (EventType::TokenRefreshed, Some(Action::Update), Resource::Session),
+            Self::Logout | Self::EndSession => {
+                (EventType::LoggedOut, Some(Action::Delete), Resource::Session)
             }
-            Self::ListSessions => (EventType::AccessGranted, Action::Read, Resource::Session),
+            Self::LogoutEverywhere => (EventType::LoggedOut, Some(Action::Delete), Resource::User),
+            Self::ListSessions => (EventType::AccessGranted, Some(Action::Read), Resource::Session),
             Self::ShowMe | Self::ShowProfile | Self::ListUsers | Self::ShowUser => {
-                (EventType::AccessGranted, Action::Read, Resource::User)
+                (EventType::AccessGranted, Some(Action::Read), Resource::User)
             }
-            Self::CreateUser => (EventType::UserCreated, Action::Create, Resource::User),
-            Self::ChangeUser => (EventType::UserUpdated, Action::Update, Resource::User),
-            Self::ResetPassword => (EventType::PasswordReset, Action::Update, Resource::User),
-            Self::ChangePassword => (EventType::PasswordChanged, Action::Update, Resource::User),
-            Self::CreateApiKey => (EventType::KeyCreated, Action::Create, Resource::ApiKey),
-            Self::RotateApiKey => (EventType::KeyRotated, Action::Update, Resource::ApiKey),
-            Self::RevokeApiKey => (EventType::KeyRevoked, Action::Delete, Resource::ApiKey),
-            Self::ListApiKeys => (EventType::AccessGranted, Action::Read, Resource::ApiKey),
-            Self::RecallMemories => (EventType::MemoryRetrieved, Action::Read, Resource::Memory),
-            Self::RememberMemory => (EventType::MemoryCreated, Action::Create, Resource::Memory),
-            Self::ListClusters => (EventType::ClusterRetrieved, Action::Read, Resource::Cluster),
-            Self::RunPolicies => (EventType::PolicyExecuted, Action::Execute, Resource::Policy),
+            Self::CreateUser => (EventType::UserCreated, Some(Action::Create), Resource::User),
+            Self::ChangeUser => (EventType::UserUpdated, Some(Action::Update), Resource::User),
+            Self::ResetPassword => (EventType::PasswordReset, Some(Action::Update), Resource::User),
+            Self::ChangePassword => {
+                (EventType::PasswordChanged, Some(Action::Update), Resource::User)
+            }
+            Self::CreateApiKey => (EventType::KeyCreated, Some(Action::Create), Resource::ApiKey),
+            Self::RotateApiKey => (EventType::KeyRotated, Some(Action::Update), Resource::ApiKey),
+            Self::RevokeApiKey => (EventType::KeyRevoked, Some(Action::Delete), Resource::ApiKey),
+            Self::ListApiKeys => (EventType::AccessGranted, Some(Action::Read), Resource::ApiKey),
+            Self::RecallMemories => {
+                (EventType::MemoryRetrieved, Some(Action::Read), Resource::Memory)
+            }
+            Self::RememberMemory => {
+                (EventType::MemoryCreated, Some(Action::Create), Resource::Memory)
+            }
+            Self::ListClusters => {
+                (EventType::ClusterRetrieved, Some(Action::Read), Resource::Cluster)
+            }
+            Self::RunPolicies => {
+                (EventType::PolicyExecuted, Some(Action::Execute), Resource::Policy)
+            }
             Self::ReadAudit
             | Self::ReadUserAudit
             | Self::ReadSecurityAudit
             | Self::CountAudit
             | Self::ListEventTypes
-            | Self::ListSeverities => (EventType::AccessGranted, Action::Read, Resource::Audit),
+            | Self::ListSeverities => {
+                (EventType::AccessGranted, Some(Action::Read), Resource::Audit)
+            }
         })
     }
 

@@ -5,10 +5,7 @@ mod crossing;
 use std::sync::Arc;
 
 use axum::{body::Body, http::StatusCode};
-use memoric_contract::{
-    Operation, UserId,
-    audit::{Action, EventType, Record, Resource},
-};
+use memoric_contract::{Operation, UserId, audit::Record};
 use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -77,12 +74,7 @@ async fn remember_own(app: &App, call: &Call, posted: Posted) -> Answer {
     let scope = Scope::of(call)?;
     call.concerns(scope.owner());
     let memory = posted.memory.map_err(ApiError::Invalid)?.of(scope.owner());
-    let record = Record {
-        owner: Some(scope.owner()),
-        action: Some(Action::Create),
-        resource: Some(Resource::Memory),
-        ..audit::about(call, EventType::MemoryCreated, StatusCode::OK.as_u16())
-    };
+    let record = audit::of_operation(call, Some(scope.owner()), StatusCode::OK);
     keep(app, call, &scope, (&memory, record)).await
 }
 

@@ -5,7 +5,7 @@ mod wanted;
 use axum::{body::Body, http::StatusCode};
 use memoric_contract::{
     Operation, UserId,
-    audit::{Action, EventType, Record, Resource},
+    audit::{Record, Resource},
 };
 use secrecy::SecretString;
 use serde::Serialize;
@@ -93,7 +93,7 @@ pub(super) async fn create_user(
     let act = Administration::of(call, presented, Some(id))?;
     let record = Record {
         metadata: Some(json!({ "roles": wanted.roles })),
-        ..about(call, EventType::UserCreated, Action::Create, id)
+        ..audit::of_operation(call, Some(id), StatusCode::CREATED)
     };
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let account = wanted.account(id, &password_hash);
@@ -122,7 +122,7 @@ pub(super) async fn change_user(
     let token = wish.resets.then(|| app.resets.mint()).transpose().map_err(ApiError::unwritable)?;
     let change = wish.change(token.as_ref().map(|token| token.hash));
 
-    let about = |event| about(call, event, Action::Update, user);
+    let about = |event| Record { event, ..audit::of_operation(call, Some(user), StatusCode::OK) };
     let mut entries = Vec::with_capacity(2);
     for record in accounts::records(&change, about) {
         entries.push(app.scribe.entry(record, call, Named::Not).await?);
@@ -159,15 +159,6 @@ async fn denied(app: &App, call: &Call, target: Option<UserId>) -> ApiError {
 fn unknown_password(app: &App) -> Result<SecretString, ApiError> {
     let unknown = app.resets.mint().map_err(ApiError::unwritable)?;
     Ok(SecretString::from(unknown.expose()))
-}
-
-fn about(call: &Call, event: EventType, action: Action, owner: UserId) -> Record {
-    Record {
-        owner: Some(owner),
-        action: Some(action),
-        resource: Some(Resource::User),
-        ..audit::about(call, event, StatusCode::OK.as_u16())
-    }
 }
 
 /// Accounts on a page.

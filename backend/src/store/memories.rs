@@ -247,10 +247,7 @@ const RECALL_THREAD: &str = recall!(" AND m.thread_term = $4");
 
 #[cfg(test)]
 mod tests {
-    use memoric_contract::{
-        Operation, Role,
-        audit::{Action, EventType, Resource},
-    };
+    use memoric_contract::{Operation, Role, audit::EventType};
     use time::OffsetDateTime;
 
     use super::*;
@@ -452,8 +449,7 @@ mod tests {
         )
         .await
         .unwrap();
-        let record =
-            crossing.record(&call, (EventType::MemoryRetrieved, Action::Read, Resource::Memory));
+        let record = crossing.record(&call);
         let (entry, most) = (Entry::impersonal(record), AtMost { rows: 20, bytes: 1_000 });
         let recall = || {
             let open = async |rows: Vec<MemoryRow>| Ok::<_, StoreError>(rows.len());

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use axum::{body::Body, http::StatusCode};
-use memoric_contract::{
-    KeyId, Operation, UserId,
-    audit::{Action, EventType, Record, Resource},
-};
+use memoric_contract::{KeyId, Operation, audit::Record};
 use serde::Serialize;
 use serde_json::json;
 
@@ -50,7 +47,7 @@ pub(in crate::api) async fn create_api_key(app: &App, call: &Call, body: Body) -
     let (scope, key) = (Scope::of(call)?, app.api_keys.mint().map_err(ApiError::unwritable)?);
     let record = Record {
         metadata: Some(json!({ "scopes": scopes.names() })),
-        ..about(call, scope.owner(), EventType::KeyCreated, Action::Create)
+        ..audit::of_operation(call, Some(scope.owner()), StatusCode::CREATED)
     };
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let new = app.api_keys.kept(&key, &wanted, scopes);
@@ -73,7 +70,7 @@ pub(in crate::api) async fn rotate_api_key(app: &App, call: &Call, body: Body) -
     let (scope, id) = (Scope::of(call)?, key_id(call.segment(ROTATED))?);
 
     let key = app.api_keys.mint_again(id).map_err(ApiError::unwritable)?;
-    let record = about(call, scope.owner(), EventType::KeyRotated, Action::Update);
+    let record = audit::of_operation(call, Some(scope.owner()), StatusCode::OK);
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let secret = (app.api_keys.hash(&key), Duration::from_secs(overlap));
     let rotated = app.store.rotate_key(&scope, key.id(), secret, &entry).await?;
@@ -84,7 +81,7 @@ pub(in crate::api) async fn rotate_api_key(app: &App, call: &Call, body: Body) -
 /// Ends a key.
 pub(in crate::api) async fn revoke_api_key(app: &App, call: &Call) -> Answer {
     let (scope, id) = (Scope::of(call)?, key_id(call.last_segment())?);
-    let record = about(call, scope.owner(), EventType::KeyRevoked, Action::Delete);
+    let record = audit::of_operation(call, Some(scope.owner()), StatusCode::OK);
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let store = app.store.clone();
     let revoked =
@@ -130,15 +127,6 @@ fn take_overlap(mut sent: Sent<'_>) -> Result<u64, ApiError> {
 
 fn key_id(segment: &str) -> Result<KeyId, ApiError> {
     KeyId::parse(segment).ok_or(ApiError::KeyNotFound)
-}
-
-fn about(call: &Call, owner: UserId, event: EventType, action: Action) -> Record {
-    Record {
-        owner: Some(owner),
-        action: Some(action),
-        resource: Some(Resource::ApiKey),
-        ..audit::about(call, event, StatusCode::OK.as_u16())
-    }
 }
 
 /// The segment of the path that names the key that is given another secret.

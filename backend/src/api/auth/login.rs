@@ -263,20 +263,18 @@ async fn upgrade_hash(app: &App, call: &Call, account: &Account, password: Secre
 fn success(call: &Call, account: &Account) -> Record {
     Record {
         subject: Some(account.id),
-        owner: Some(account.id),
-        resource: Some(Resource::User),
         metadata: Some(json!({ "roles": account.roles })),
-        ..audit::about(call, EventType::LoginSucceeded, StatusCode::OK.as_u16())
+        ..audit::of_operation(call, Some(account.id), StatusCode::OK)
     }
 }
 
 /// Records a login that failed, and makes its answer.
 async fn login_failed(app: &App, call: &Call, account: Option<&Account>, typed: &str) -> ApiError {
+    let owner = account.map(|account| account.id);
     let record = Record {
-        owner: account.map(|account| account.id),
-        resource: Some(Resource::User),
+        event: EventType::LoginFailed,
         error_message: Some("Invalid credentials".to_owned()),
-        ..audit::about(call, EventType::LoginFailed, StatusCode::UNAUTHORIZED.as_u16())
+        ..audit::of_operation(call, owner, StatusCode::UNAUTHORIZED)
     };
     let named = account.map_or(Named::Unknown(typed), |account| Named::Known(&account.username));
     recorded(app, call, record, named, ApiError::InvalidCredentials).await

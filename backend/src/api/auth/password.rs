@@ -1,10 +1,7 @@
 //! A change of password, which ends whatever was begun with the old one.
 
 use axum::{body::Body, http::StatusCode};
-use memoric_contract::{
-    Operation, UserId,
-    audit::{Action, EventType, Record, Resource},
-};
+use memoric_contract::{Operation, UserId, audit::Record};
 use serde_json::json;
 
 use super::{
@@ -53,8 +50,8 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
         }
     }
     let new_hash = app.passwords.hash(new, call.network()).await?;
-    let entry =
-        app.scribe.entry(password_change(call, user, StatusCode::OK), call, Named::Not).await?;
+    let record = audit::of_operation(call, Some(user), StatusCode::OK);
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
     let (store, scope) = (app.store.clone(), Scope::of(call)?);
     let changed = app.revoke(call, async move {
         store.change_password(&scope, &account.password_hash, &new_hash, &entry).await
@@ -69,16 +66,7 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
 async fn password_not_changed(app: &App, call: &Call, user: UserId) -> ApiError {
     let record = Record {
         error_message: Some("Invalid old password".to_owned()),
-        ..password_change(call, user, StatusCode::BAD_REQUEST)
+        ..audit::of_operation(call, Some(user), StatusCode::BAD_REQUEST)
     };
     recorded(app, call, record, Named::Not, ApiError::PasswordNotChanged).await
-}
-
-fn password_change(call: &Call, user: UserId, status: StatusCode) -> Record {
-    Record {
-        owner: Some(user),
-        action: Some(Action::Update),
-        resource: Some(Resource::User),
-        ..audit::about(call, EventType::PasswordChanged, status.as_u16())
-    }
 }

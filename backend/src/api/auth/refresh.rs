@@ -8,7 +8,7 @@ use axum::{
 };
 use memoric_contract::{
     Operation, UserId,
-    audit::{Action, EventType, Record, Resource, Severity},
+    audit::{EventType, Record, Resource, Severity},
     refresh::RefreshToken,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -93,15 +93,17 @@ async fn believe(app: &App, text: &SecretString) -> Result<Option<Believed>, Api
 
 async fn carry_on(app: &App, call: &Call, believed: &Believed) -> Result<Refreshed, ApiError> {
     let (session, user) = (believed.token.session, believed.user);
-    let refreshed = Record {
+    let about = |status| Record {
+        subject: Some(user),
         session: Some(session),
-        ..about(call, user, EventType::TokenRefreshed, StatusCode::OK)
+        ..audit::of_operation(call, Some(user), status)
     };
+    let refreshed = about(StatusCode::OK);
     let reused = Record {
-        session: Some(session),
+        event: EventType::TokenReused,
         severity: Severity::Critical,
         description: Some("a refresh token came back after its successor had arrived".to_owned()),
-        ..about(call, user, EventType::TokenReused, StatusCode::UNAUTHORIZED)
+        ..about(StatusCode::UNAUTHORIZED)
     };
     let refreshed = app.scribe.entry(refreshed, call, Named::Not).await?;
     let reused = app.scribe.entry(reused, call, Named::Not).await?;
@@ -158,16 +160,6 @@ async fn refused(app: &App, call: &Call, user: UserId, why: &str) -> ApiError {
         ..audit::about(call, EventType::TokenInvalid, StatusCode::UNAUTHORIZED.as_u16())
     };
     recorded(app, call, record, Named::Not, ApiError::InvalidCredentials).await
-}
-
-fn about(call: &Call, user: UserId, event: EventType, status: StatusCode) -> Record {
-    Record {
-        subject: Some(user),
-        owner: Some(user),
-        action: Some(Action::Update),
-        resource: Some(Resource::Session),
-        ..audit::about(call, event, status.as_u16())
-    }
 }
 
 fn seconds_until(end: OffsetDateTime) -> u64 {

@@ -2,10 +2,7 @@
 
 use axum::{body::Body, http::StatusCode};
 use memoric_config::schema::Registration;
-use memoric_contract::{
-    Operation,
-    audit::{Action, EventType, Record, Resource},
-};
+use memoric_contract::{Operation, audit::Record};
 use secrecy::SecretString;
 
 use super::{
@@ -38,8 +35,8 @@ pub(in crate::api) async fn register(app: &App, call: &Call, body: Body) -> Answ
 
     let password_hash = app.passwords.hash(password, call.network()).await?;
     let id = app.store.new_user_id().await?;
-    let record =
-        Record { subject: Some(id), owner: Some(id), ..attempt(call, StatusCode::CREATED) };
+    let record = audit::of_operation(call, Some(id), StatusCode::CREATED);
+    let record = Record { subject: Some(id), ..record };
     let username = wanted.username.as_str();
     let (entry, key) = app.scribe.first_entry(record, call, (id, username))?;
     match app.store.register(&wanted.account(id, &password_hash), &key, &entry).await {
@@ -67,15 +64,9 @@ pub(in crate::api) async fn not_made(
         Some(Taken::Email) => ApiError::EmailTaken,
         None => return error.into(),
     };
-    let record =
-        Record { error_message: Some(refused.to_string()), ..attempt(call, refused.status()) };
+    let record = Record {
+        error_message: Some(refused.to_string()),
+        ..audit::of_operation(call, None, refused.status())
+    };
     recorded(app, call, record, named, refused).await
-}
-
-fn attempt(call: &Call, status: StatusCode) -> Record {
-    Record {
-        action: Some(Action::Create),
-        resource: Some(Resource::User),
-        ..audit::about(call, EventType::UserCreated, status.as_u16())
-    }
 }

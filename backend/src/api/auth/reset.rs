@@ -1,10 +1,7 @@
 //! A password set anew, by a token that an admin handed out.
 
 use axum::{body::Body, http::StatusCode};
-use memoric_contract::{
-    Operation, UserId,
-    audit::{Action, EventType, Record, Resource},
-};
+use memoric_contract::{Operation, UserId, audit::Record};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
@@ -34,7 +31,8 @@ pub(in crate::api) async fn reset_password(app: &App, call: &Call, body: Body) -
     let new_hash = app.passwords.hash(new, call.network()).await?;
 
     let user = account.id;
-    let record = Record { subject: Some(user), ..reset(call, user, StatusCode::OK) };
+    let record =
+        Record { subject: Some(user), ..audit::of_operation(call, Some(user), StatusCode::OK) };
     let entry = app.scribe.entry(record, call, Named::Known(&account.username)).await?;
     let store = app.store.clone();
     let ended =
@@ -49,16 +47,7 @@ pub(in crate::api) async fn reset_password(app: &App, call: &Call, body: Body) -
 async fn not_reset(app: &App, call: &Call, user: UserId) -> ApiError {
     let record = Record {
         error_message: Some("Invalid or expired reset token".to_owned()),
-        ..reset(call, user, StatusCode::BAD_REQUEST)
+        ..audit::of_operation(call, Some(user), StatusCode::BAD_REQUEST)
     };
     recorded(app, call, record, Named::Not, ApiError::InvalidResetToken).await
-}
-
-fn reset(call: &Call, owner: UserId, status: StatusCode) -> Record {
-    Record {
-        owner: Some(owner),
-        action: Some(Action::Update),
-        resource: Some(Resource::User),
-        ..audit::about(call, EventType::PasswordReset, status.as_u16())
-    }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::http::StatusCode;
 use memoric_contract::{
     UserId,
-    audit::{Action, EventType, Record, Resource},
+    audit::{Record, Resource},
     revocation::Revocation,
 };
 use serde::Serialize;
@@ -58,8 +58,7 @@ pub(in crate::api) async fn list_sessions(app: &App, call: &Call) -> Answer {
             show(app, call, scope.owner(), rows).await
         }
         Meant::Anothers(crossing) => {
-            let told = (EventType::AccessGranted, Action::Read, Resource::Session);
-            let entry = app.scribe.entry(crossing.record(call, told), call, Named::Not).await?;
+            let entry = app.scribe.entry(crossing.record(call), call, Named::Not).await?;
             let rows = app.store.sessions_across(&crossing, lives, &entry).await?;
             show(app, call, crossing.owner(), rows).await
         }
@@ -85,7 +84,7 @@ pub(in crate::api) async fn end_session(app: &App, call: &Call) -> Answer {
             end(app, call, (scope, session), record).await?
         }
         Meant::Anothers(crossing) => {
-            let record = crossing.record(call, ENDING);
+            let record = crossing.record(call);
             end(app, call, (crossing, session), record).await?
         }
     };
@@ -99,14 +98,12 @@ pub(in crate::api) async fn logout_everywhere(app: &App, call: &Call) -> Answer 
         Meant::Own(scope) => {
             let record = Record {
                 description: Some("all sessions".to_owned()),
-                resource: Some(Resource::User),
                 ..ending(call, scope.owner())
             };
             end_all(app, call, scope, record).await?
         }
         Meant::Anothers(crossing) => {
-            let told = (EventType::LoggedOut, Action::Delete, Resource::User);
-            let record = crossing.record(call, told);
+            let record = crossing.record(call);
             end_all(app, call, crossing, record).await?
         }
     };
@@ -173,15 +170,5 @@ async fn show(app: &App, call: &Call, owner: UserId, rows: Vec<SessionRow>) -> A
 }
 
 fn ending(call: &Call, owner: UserId) -> Record {
-    let (event, action, resource) = ENDING;
-    Record {
-        owner: Some(owner),
-        action: Some(action),
-        resource: Some(resource),
-        ..audit::about(call, event, StatusCode::OK.as_u16())
-    }
+    audit::of_operation(call, Some(owner), StatusCode::OK)
 }
-
-/// What the trail calls the end of one session.
-const ENDING: (EventType, Action, Resource) =
-    (EventType::LoggedOut, Action::Delete, Resource::Session);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use memoric_contract::{
     UserId,
-    audit::{Action, EventType, Record, Resource},
+    audit::{Record, Resource},
 };
 
 use super::{Answer, Wanted, keep, open_all, tell, too_much};
@@ -40,9 +40,7 @@ pub(super) async fn remember(
             return Err(ApiError::Invalid(faults.collect()));
         }
     };
-    let record =
-        crossing.record(call, (EventType::MemoryCreated, Action::Create, Resource::Memory));
-    keep(app, call, &crossing, (&memory, record)).await
+    keep(app, call, &crossing, (&memory, crossing.record(call))).await
 }
 
 /// The memories of `owner`, the most relevant first, once the trail says who reads them and why.
@@ -78,9 +76,8 @@ async fn recall_once(
     (crossing, number): (&Crossing, u32),
     (keys, wanted): (Option<Arc<UserKeys>>, &Wanted),
 ) -> Answer {
-    let record =
-        crossing.record(call, (EventType::MemoryRetrieved, Action::Read, Resource::Memory));
-    let entry = app.scribe.entry(Record { number, ..record }, call, Named::Not).await?;
+    let record = Record { number, ..crossing.record(call) };
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
     let term = wanted.thread.as_deref().zip(keys.as_deref());
     let term = term.map(|(thread, keys)| keys.index().thread(thread));
     let open = async |rows| match keys {
