@@ -121,18 +121,22 @@ impl Issuers {
             return Err(UNKNOWN);
         }
         let asked = Instant::now();
-        self.lookups.ensure_allowed(client, asked)?;
+        let attempt = self.lookups.begin(client, asked)?;
         let Foreign { issuer, subject, .. } = foreign;
         let subject = Subject { issuer: issuer.clone(), subject: subject.clone() };
-        let linked = self.backend.resolve_subject(&subject).await.map_err(|error| {
-            tracing::debug!(%error, "a subject cannot be looked up");
-            Rejection::BackendUnavailable
-        })?;
+        let linked = match self.backend.resolve_subject(&subject).await {
+            Ok(linked) => linked,
+            Err(error) => {
+                tracing::debug!(%error, "a subject cannot be looked up");
+                attempt.forgive();
+                return Err(Rejection::BackendUnavailable.into());
+            }
+        };
         let Some(linked) = linked else {
             self.strangers.insert(digest, asked);
-            self.lookups.failed(client, asked);
             return Err(UNKNOWN);
         };
+        attempt.forgive();
         self.linked.insert(digest, Arc::new(Remembered { linked: linked.clone(), asked }));
         Ok(linked)
     }
