@@ -175,6 +175,7 @@ async fn a_taken_port_is_told_and_everything_is_stopped_again() {
 
 impl Up {
     fn prepare() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::Builder::new().prefix("up-").tempdir_in("/tmp").unwrap();
         std::fs::set_permissions(
             folder.path(),
