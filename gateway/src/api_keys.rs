@@ -16,7 +16,7 @@ use memoric_contract::{
 };
 use quick_cache::sync::Cache;
 
-use self::lookups::Lookups;
+use self::lookups::FailedLookups;
 use crate::{
     authn::{self, Disbelief},
     backend::BackendClient,
@@ -33,7 +33,7 @@ pub(crate) struct ApiKeys {
     check: CheckKey,
     backend: Arc<BackendClient>,
     revocations: Arc<Revocations>,
-    lookups: Lookups,
+    lookups: FailedLookups,
     good: Cache<[u8; 32], Arc<Remembered>>,
     bad: Cache<[u8; 32], Instant>,
 }
@@ -53,7 +53,7 @@ impl ApiKeys {
         revocations: Arc<Revocations>,
     ) -> Self {
         let (good, bad) = (Cache::new(REMEMBERED), Cache::new(REMEMBERED));
-        let lookups = Lookups::new(Instant::now());
+        let lookups = FailedLookups::new(Instant::now());
         Self { check, backend, revocations, lookups, good, bad }
     }
 

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::source::Source;
 use crate::{
-    api_keys::lookups::Lookups,
+    api_keys::lookups::FailedLookups,
     authn::{self, Authenticator, Disbelief},
     backend::BackendClient,
     config::Issuer,
@@ -37,7 +37,7 @@ pub(crate) struct Issuers {
     authenticator: Arc<Authenticator>,
     backend: Arc<BackendClient>,
     revocations: Arc<Revocations>,
-    lookups: Lookups,
+    lookups: FailedLookups,
     linked: Cache<[u8; 32], Arc<Remembered>>,
     strangers: Cache<[u8; 32], Instant>,
 }
@@ -61,7 +61,7 @@ impl Issuers {
             authenticator,
             backend,
             revocations,
-            lookups: Lookups::new(Instant::now()),
+            lookups: FailedLookups::new(Instant::now()),
             linked: Cache::new(REMEMBERED),
             strangers: Cache::new(REMEMBERED),
         }

@@ -14,7 +14,7 @@ use crate::{limits::Budget, rejection::Rejection};
 
 /// Failures of a minute, and look-ups that are not known to be better. A key that fails had a good check MAC, so it was revoked, has expired,
 /// or is a guess by who has the check key: in each case asking again and again helps nobody.
-pub(crate) struct Lookups {
+pub(crate) struct FailedLookups {
     networks: Cache<Network, Arc<Window>>,
     all: Arc<Window>,
 }
@@ -32,7 +32,7 @@ struct Count {
     failures: u32,
 }
 
-impl Lookups {
+impl FailedLookups {
     pub(crate) fn new(now: Instant) -> Self {
         Self { networks: Cache::new(NETWORKS), all: Arc::new(Window::new(now)) }
     }
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn failures_are_budgeted_by_network_and_among_all() {
         let now = Instant::now();
-        let lookups = Lookups::new(now);
+        let lookups = FailedLookups::new(now);
         let (one, other) = (Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into()));
         for _ in 0..MOST {
             assert!(lookups.begin(one, now).is_ok());
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn no_more_are_on_their_way_than_may_fail_and_what_goes_well_costs_nothing() {
         let now = Instant::now();
-        let lookups = Lookups::new(now);
+        let lookups = FailedLookups::new(now);
         let begin = |now| lookups.begin(Some([192, 0, 2, 1].into()), now);
         let mut asking: Vec<_> = (0..MOST).map(|_| begin(now).ok().unwrap()).collect();
         let late = asking.pop().unwrap();
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn who_has_no_address_looks_nothing_up() {
-        let lookups = Lookups::new(Instant::now());
+        let lookups = FailedLookups::new(Instant::now());
         let refused = lookups.begin(None, Instant::now()).err();
         assert_eq!(refused, Some(Rejection::Unaccountable));
     }
