@@ -28,7 +28,7 @@ pub use person::{PASSWORD, Person, signed};
 pub use redis::{Redis, RedisRecipe, certificate};
 pub use servers::{DATABASE_PASSWORD, SUPERUSER_PASSWORD, Servers, postgres_program};
 pub use upload::Upload;
-pub use wait::until;
+pub use wait::{until, until_some};
 pub use world::{
     ASSERTION_SECRET, CHECK_SECRET, Door, ENCRYPTION_KEY, JWT_SECRET, World, WorldBuilder,
 };

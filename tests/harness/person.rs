@@ -1,8 +1,13 @@
 //! Someone with an account and an access token.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use memoric_contract::token::{Claims, TokenKeys, TokenSigner};
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
 
 use crate::JWT_SECRET;
 
@@ -15,6 +20,39 @@ pub struct Person {
     pub name: String,
     /// An access token.
     pub token: String,
+}
+
+impl Person {
+    /// Someone new of the gateway at `http`, where everybody may register.
+    pub async fn register(http: SocketAddr, name: &str) -> Self {
+        let email = format!("{name}@example.com");
+        let account = json!({"username": name, "email": email, "password": PASSWORD});
+        let made = post(http, "/auth/register", &account).await;
+        assert_eq!(made.status(), StatusCode::CREATED, "{name}");
+        Self::log_in(http, name).await
+    }
+
+    /// Someone whom the gateway at `http` knows.
+    pub async fn log_in(http: SocketAddr, name: &str) -> Self {
+        let login = json!({"username": name, "password": PASSWORD});
+        Self::let_in(name, post(http, "/auth/login", &login).await).await
+    }
+
+    /// Who was answered with `login`.
+    pub(crate) async fn let_in(name: &str, login: Response) -> Self {
+        assert_eq!(login.status(), StatusCode::OK, "{name}");
+        let login: Value = login.json().await.expect("JSON");
+        Self {
+            id: login["user"]["id"].as_i64().expect("a user"),
+            name: name.to_owned(),
+            token: login["access_token"].as_str().expect("a token").to_owned(),
+        }
+    }
+}
+
+async fn post(http: SocketAddr, path: &str, body: &Value) -> Response {
+    let asked = Client::new().post(format!("http://{http}{path}")).json(body);
+    asked.send().await.expect("the gateway answers")
 }
 
 /// A token that says what the `person`'s says, for `life` seconds from now, signed with `secret`.

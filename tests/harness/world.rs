@@ -134,14 +134,7 @@ impl World {
 
     /// Logs `name` in.
     pub async fn log_in(&self, name: &str) -> Person {
-        let answer = self.try_log_in(name, PASSWORD).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{name}");
-        let answer: Value = answer.json().await.expect("JSON");
-        Person {
-            id: answer["user"]["id"].as_i64().expect("a user"),
-            name: name.to_owned(),
-            token: answer["access_token"].as_str().expect("a token").to_owned(),
-        }
+        Person::let_in(name, self.try_log_in(name, PASSWORD).await).await
     }
 
     /// Tries to log in.

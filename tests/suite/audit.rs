@@ -1,7 +1,7 @@
 //! Whatever happens is in the trail, for admins to read: who, from where, what, whose, and how it ended.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -9,7 +9,8 @@ use std::{
 };
 
 use harness::{
-    ASSERTION_SECRET, JWT_SECRET, PASSWORD, Person, Recipe, Servers, World, signed, until,
+    ASSERTION_SECRET, CHECK_SECRET, DATABASE_PASSWORD, ENCRYPTION_KEY, JWT_SECRET, PASSWORD,
+    Person, Recipe, Servers, World, signed, until, until_some,
 };
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, InternalOperation, RequestId, UserId,
@@ -22,8 +23,10 @@ use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::sleep,
+    time::timeout,
 };
+use tokio_postgres::Client as Session;
+use uuid::Uuid;
 
 #[tokio::test]
 async fn a_read_is_recorded_with_who_read_whose() {
@@ -278,10 +281,11 @@ async fn whoever_asks_too_often_is_recorded() {
     let (alice, root) = people(&world).await;
     let mut told = Told::default();
 
-    let mut answer = world.ask_as(&alice, Method::GET, "/memories").send().await.unwrap();
-    while answer.status() != StatusCode::TOO_MANY_REQUESTS {
-        answer = world.ask_as(&alice, Method::GET, "/memories").send().await.unwrap();
-    }
+    let answer = until_some("she is put off", async || {
+        let answer = world.ask_as(&alice, Method::GET, "/memories").send().await.unwrap();
+        (answer.status() == StatusCode::TOO_MANY_REQUESTS).then_some(answer)
+    })
+    .await;
     told.expect(
         &answer,
         429,
@@ -291,7 +295,6 @@ async fn whoever_asks_too_often_is_recorded() {
         }),
     );
 
-    until("it is recorded", async || !recorded(&world, &told).await.is_empty()).await;
     told.is_all_in_the_trail(&world, &root).await;
 }
 
@@ -441,58 +444,97 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
     let key = key.json::<Value>().await.unwrap()["api_key"].as_str().unwrap().to_owned();
     let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
     let device = answer["device_token"].as_str().unwrap().to_owned();
-    let mut errors = String::new();
+    let (mut errors, mut asked) = (String::new(), Vec::new());
 
-    for request in [
-        post(
-            "/memories",
-            json!({
-                "content": "Canary-content", "thread_id": "Canary-thread",
-                "metadata": {"Canary-name": "Canary-value"},
-            }),
-        )
-        .bearer_auth(&token),
-        client.get(url("/memories?thread_id=Canary-thread&top_k=5")).bearer_auth(&token),
-        client.get(url("/memories?top_k=Canary-number")).bearer_auth(&token),
-        client.get(url("/memories?user_id=Canary-user")).bearer_auth(&token),
-        client.get(url("/audit/logs?severity=Canary-severity")).bearer_auth(&token),
-        client.get(url("/auth/users/Canary-name")).bearer_auth(&token),
-        client.get(url("/Canary-path?Canary-query=Canary-value")).bearer_auth(&token),
-        client.get(url("/memories")).bearer_auth("Canary.token.x"),
-        client.get(url("/memories")).bearer_auth(format!("{token}Canary-signature")),
-        client.get(url("/memories")).header("x-api-key", "mk_Canary-key"),
-        client.get(url("/memories")).header("x-api-key", &key),
-        client.get(url("/memories")).header("x-api-key", key.replace("mk_", "mk_0")),
-        client.get(url("/audit/logs")).bearer_auth(&key),
-        client.get(url("/memories")).bearer_auth(&refresh),
-        post("/auth/refresh", json!({"refresh_token": refresh.replace("mrt_", "mrt_0")})),
-        client.post(url("/auth/logout")).bearer_auth(&refresh),
-        client.get(url("/memories")).header("cookie", "session=Canary-cookie").bearer_auth(&token),
-        client.get(url("/memories")).header("authorization", "Basic Canary-basic"),
-        post("/memories", json!({"content": 7, "Canary-field": "Canary-value"}))
+    for (expected, request) in [
+        (
+            200,
+            post(
+                "/memories",
+                json!({
+                    "content": "Canary-content", "thread_id": "Canary-thread",
+                    "metadata": {"Canary-name": "Canary-value"},
+                }),
+            )
             .bearer_auth(&token),
-        client.post(url("/memories")).body("Canary-body").bearer_auth(&token),
-        post("/auth/login", json!({"username": "Canary-typed-name", "password": "Canary-typed"})),
-        post("/auth/login", json!({"username": "alice", "password": "Canary-wrong"})),
-        post(
-            "/auth/login",
-            json!({"username": "alice", "password": "Canary-wrong", "device_token": device}),
         ),
-        post("/auth/reset-password", json!({"token": "mpr_Canary", "new_password": "Canary-new"})),
-        post("/auth/register", json!({"username": "Canary name", "password": "Canary-short"})),
-        post(
-            "/auth/change-password",
-            json!({
-                "old_password": "Canary-wrong", "new_password": "Canary-password-2",
-            }),
-        )
-        .bearer_auth(&token),
-        client.get(url("/memories")).header("origin", "https://Canary-origin").bearer_auth(&token),
+        (200, client.get(url("/memories?thread_id=Canary-thread&top_k=5")).bearer_auth(&token)),
+        (422, client.get(url("/memories?top_k=Canary-number")).bearer_auth(&token)),
+        (403, client.get(url("/memories?user_id=Canary-user")).bearer_auth(&token)),
+        (403, client.get(url("/audit/logs?severity=Canary-severity")).bearer_auth(&token)),
+        (403, client.get(url("/auth/users/Canary-name")).bearer_auth(&token)),
+        (404, client.get(url("/Canary-path?Canary-query=Canary-value")).bearer_auth(&token)),
+        (401, client.get(url("/memories")).bearer_auth("Canary.token.x")),
+        (401, client.get(url("/memories")).bearer_auth(format!("{token}Canary-signature"))),
+        (401, client.get(url("/memories")).header("x-api-key", "mk_Canary-key")),
+        (200, client.get(url("/memories")).header("x-api-key", &key)),
+        (401, client.get(url("/memories")).header("x-api-key", key.replace("mk_", "mk_0"))),
+        (401, client.get(url("/audit/logs")).bearer_auth(&key)),
+        (401, client.get(url("/memories")).bearer_auth(&refresh)),
+        (401, post("/auth/refresh", json!({"refresh_token": refresh.replace("mrt_", "mrt_0")}))),
+        (401, client.post(url("/auth/logout")).bearer_auth(&refresh)),
+        (
+            200,
+            client
+                .get(url("/memories"))
+                .header("cookie", "session=Canary-cookie")
+                .bearer_auth(&token),
+        ),
+        (401, client.get(url("/memories")).header("authorization", "Basic Canary-basic")),
+        (
+            422,
+            post("/memories", json!({"content": 7, "Canary-field": "Canary-value"}))
+                .bearer_auth(&token),
+        ),
+        (415, client.post(url("/memories")).body("Canary-body").bearer_auth(&token)),
+        (
+            401,
+            post(
+                "/auth/login",
+                json!({"username": "Canary-typed-name", "password": "Canary-typed"}),
+            ),
+        ),
+        (401, post("/auth/login", json!({"username": "alice", "password": "Canary-wrong"}))),
+        (
+            401,
+            post(
+                "/auth/login",
+                json!({"username": "alice", "password": "Canary-wrong", "device_token": device}),
+            ),
+        ),
+        (
+            400,
+            post(
+                "/auth/reset-password",
+                json!({"token": "mpr_Canary", "new_password": "Canary-new"}),
+            ),
+        ),
+        (
+            422,
+            post("/auth/register", json!({"username": "Canary name", "password": "Canary-short"})),
+        ),
+        (
+            400,
+            post(
+                "/auth/change-password",
+                json!({"old_password": "Canary-wrong", "new_password": "Canary-password-2"}),
+            )
+            .bearer_auth(&token),
+        ),
+        (
+            200,
+            client
+                .get(url("/memories"))
+                .header("origin", "https://Canary-origin")
+                .bearer_auth(&token),
+        ),
     ] {
         let answer = request.send().await.unwrap();
-        let is_memory = answer.status().is_success();
+        let (status, about) = (answer.status().as_u16(), answer.url().clone());
+        asked.push(answer.headers()["x-request-id"].to_str().unwrap().to_owned());
         let told = format!("{:?} {}", answer.headers().clone(), answer.text().await.unwrap());
-        errors += if is_memory { "" } else { &told };
+        assert_eq!(status, expected, "{about}: {told}");
+        errors += if status == 200 { "" } else { &told };
     }
     let superuser = Servers::get().await.superuser(&memoric.database).await;
     let role = "UPDATE memoric.users SET roles = '{admin}' WHERE id = $1";
@@ -512,12 +554,19 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
         &refresh[refresh.len() - 40..],
         &device[device.len() - 40..],
         &given[given.len() - 40..],
+        JWT_SECRET,
+        ASSERTION_SECRET,
+        CHECK_SECRET,
+        ENCRYPTION_KEY,
+        DATABASE_PASSWORD,
     ];
-    let read = async || {
-        let logs = client.get(url("/audit/logs?limit=1000")).bearer_auth(&root);
-        logs.send().await.unwrap().text().await.unwrap()
-    };
-    until("the log has them", async || read().await.matches("\"request_id\"").count() > 20).await;
+    until("all is recorded", async || {
+        recorded(&superuser, asked.iter().map(String::as_str)).await.len() == asked.len()
+    })
+    .await;
+    let logs = client.get(url("/audit/logs?limit=1000")).bearer_auth(&root);
+    let logs = logs.send().await.unwrap().text().await.unwrap();
+    assert!(asked.iter().all(|request| logs.contains(request)), "{logs}");
 
     let metrics = async |name| {
         let url = format!("http://{}/metrics", memoric.value(name));
@@ -531,7 +580,7 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
     let rows = superuser.query(dumped, &[]).await.unwrap();
     let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let places = [
-        ("the records", read().await),
+        ("the records", logs),
         ("the tables", rows.concat()),
         ("the answers", errors),
         ("the gateway's log", memoric.gateway.stdout() + &memoric.gateway.stderr()),
@@ -568,9 +617,17 @@ impl Told {
         self.0.insert(answer.headers()["x-request-id"].to_str().unwrap().to_owned(), expected);
     }
 
+    /// Waits until each of them has a record.
+    async fn is_recorded(&self, world: &World) {
+        let superuser = world.superuser().await;
+        let requests = || self.0.keys().map(String::as_str);
+        let is_whole = async || recorded(&superuser, requests()).await.len() == self.0.len();
+        until("all is recorded", is_whole).await;
+    }
+
     /// Waits until each of them has a record, and sees that it is the one and says what it must.
     async fn is_all_in_the_trail(&self, world: &World, root: &Person) {
-        until("all is recorded", async || recorded(world, self).await.len() >= self.0.len()).await;
+        self.is_recorded(world).await;
         let logs = logs(world, root, "/audit/logs?limit=1000").await;
         for (request, expected) in &self.0 {
             let found: Vec<_> = logs.iter().filter(|log| log["request_id"] == **request).collect();
@@ -600,10 +657,10 @@ async fn people(world: &World) -> (Person, Person) {
 }
 
 /// Which of the requests have a record, read without leaving one.
-async fn recorded(world: &World, told: &Told) -> Vec<String> {
-    let ids: Vec<uuid::Uuid> = told.0.keys().map(|id| id.parse().unwrap()).collect();
-    let found = "SELECT request_id::text FROM audit.trail WHERE request_id = ANY($1)";
-    let rows = world.superuser().await.query(found, &[&ids]).await.unwrap();
+async fn recorded(superuser: &Session, requests: impl Iterator<Item = &str>) -> HashSet<Uuid> {
+    let ids: Vec<Uuid> = requests.map(|id| id.parse().unwrap()).collect();
+    let found = "SELECT request_id FROM audit.trail WHERE request_id = ANY($1)";
+    let rows = superuser.query(found, &[&ids]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
@@ -619,13 +676,11 @@ async fn revoked(world: &World, person: &Person) -> Response {
     let change = json!({"old_password": PASSWORD, "new_password": "another-horse-battery"});
     let ended = world.ask_as(person, Method::POST, "/auth/change-password").json(&change);
     assert_eq!(ended.send().await.unwrap().status(), StatusCode::OK);
-    loop {
+    until_some("it has ended", async || {
         let answer = world.ask_as(person, Method::GET, "/auth/me").send().await.unwrap();
-        if answer.status() == StatusCode::UNAUTHORIZED {
-            return answer;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
+        (answer.status() == StatusCode::UNAUTHORIZED).then_some(answer)
+    })
+    .await
 }
 
 fn report(who: &Person, occurred_at: OffsetDateTime) -> Report {
@@ -669,7 +724,7 @@ async fn talk(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut heard = Vec::new();
-    stream.read_to_end(&mut heard).await.unwrap();
+    timeout(Duration::from_secs(20), stream.read_to_end(&mut heard)).await.unwrap().unwrap();
     String::from_utf8_lossy(&heard).into_owned()
 }
 

@@ -162,7 +162,7 @@ impl Case {
         let heard = converse(edge, &[&self.bytes, victim.as_bytes()].concat(), delivery).await;
 
         let told = format!("{} {delivery:?}: {heard:#?} {:#?}", self.name, edge.origin.requests());
-        assert!(edge.origin.faults().is_empty(), "{told} {:?}", edge.origin.faults());
+        assert_eq!(edge.origin.take_faults(), [""; 0], "{told}");
         let [first, rest @ ..] = &heard[..] else { panic!("no answer: {told}") };
         let arrived = edge.origin.requests();
         let rest_arrived = match &self.expected {

@@ -24,6 +24,8 @@ async fn a_secret_that_is_missing_short_or_a_sample_stops_the_start() {
         ("MEMORIC_JWT_SECRET", ""),
         ("MEMORIC_ASSERTION_KEY", "00"),
         ("MEMORIC_ASSERTION_KEY", &"0".repeat(64)),
+        ("MEMORIC_CHECK_KEY", "00"),
+        ("MEMORIC_CHECK_KEY", &"0".repeat(64)),
     ];
     let recipe = Recipe::new().await;
     for program in BOTH {
@@ -58,6 +60,9 @@ async fn equal_secrets_are_refused() {
         let refused =
             recipe.program(program).env("MEMORIC_JWT_SECRET", &secret).args(["serve"]).run();
         assert_refused(&refused, &["MEMORIC_JWT_SECRET", "MEMORIC_ASSERTION_KEY"], program);
+        let refused =
+            recipe.program(program).env("MEMORIC_CHECK_KEY", &secret).args(["serve"]).run();
+        assert_refused(&refused, &["MEMORIC_CHECK_KEY", "MEMORIC_ASSERTION_KEY"], program);
     }
 }
 
@@ -369,6 +374,7 @@ async fn check_shows_every_setting_and_no_secret() {
         for secret in [
             harness::JWT_SECRET,
             harness::ASSERTION_SECRET,
+            harness::CHECK_SECRET,
             harness::ENCRYPTION_KEY,
             harness::DATABASE_PASSWORD,
         ] {

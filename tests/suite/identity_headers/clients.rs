@@ -26,12 +26,12 @@ struct Reader {
 }
 
 /// Sends `count` requests of `maker` over HTTP/1.1, many before the first is answered, and gives
-/// the head of each answer to `judge`.
+/// each to `judge`, with the status and the head of its answer.
 pub(super) async fn over_http1(
     address: SocketAddr,
     count: usize,
     mut maker: Maker,
-    judge: impl Fn(&str),
+    judge: impl Fn(&Made, (u16, &str)),
 ) {
     let mut unanswered: VecDeque<Made> = VecDeque::new();
     let (mut answered, mut connections) = (0, 0);
@@ -52,7 +52,8 @@ pub(super) async fn over_http1(
                 && let Some(made) = unanswered.front()
                 && let Some(head) = reader.answer(made.method == "HEAD").await
             {
-                judge(&head);
+                let status = head.get(9..12).and_then(|digits| digits.parse().ok());
+                judge(made, (status.expect("a status"), &head));
                 answered += 1;
                 unanswered.pop_front();
             }
@@ -64,7 +65,12 @@ pub(super) async fn over_http1(
 }
 
 /// The same over HTTP/2 and TLS.
-pub(super) async fn over_http2(edge: &Edge, count: usize, mut maker: Maker, judge: impl Fn(&str)) {
+pub(super) async fn over_http2(
+    edge: &Edge,
+    count: usize,
+    mut maker: Maker,
+    judge: impl Fn(&Made, (u16, &str)),
+) {
     let stream = TcpStream::connect(edge.https).await.expect("the gateway listens");
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = trusting(edge).connect(name, stream).await.expect("a handshake");
@@ -72,21 +78,25 @@ pub(super) async fn over_http2(edge: &Edge, count: usize, mut maker: Maker, judg
         .await
         .expect("it speaks HTTP/2");
     let connection = tokio::spawn(connection);
-    let mut streams: JoinSet<String> = JoinSet::new();
+    let mut streams: JoinSet<(Made, u16, String)> = JoinSet::new();
     for _ in 0..count {
         if streams.len() >= MANY {
-            judge(&streams.join_next().await.expect("one of many").expect("it does not panic"));
+            let ended = streams.join_next().await.expect("one of many");
+            let (made, status, head) = ended.expect("it does not panic");
+            judge(&made, (status, &head));
         }
-        let (mut sender, request) = (sender.clone(), http2(maker.make()));
+        let made = maker.make();
+        let (mut sender, request) = (sender.clone(), http2(&made));
         streams.spawn(async move {
             sender.ready().await.expect("the connection lives");
             let (head, body) = sender.send_request(request).await.expect("an answer").into_parts();
             body.collect().await.expect("all of it");
-            format!("{:?} {:?}", head.status, head.headers)
+            (made, head.status.as_u16(), format!("{:?} {:?}", head.status, head.headers))
         });
     }
-    while let Some(head) = streams.join_next().await {
-        judge(&head.expect("it does not panic"));
+    while let Some(ended) = streams.join_next().await {
+        let (made, status, head) = ended.expect("it does not panic");
+        judge(&made, (status, &head));
     }
     connection.abort();
 }
@@ -138,7 +148,7 @@ fn http1(made: &Made) -> Vec<u8> {
 }
 
 /// The same request, without what HTTP/2 has no word for.
-fn http2(made: Made) -> Request<BoxBody<Bytes, Infallible>> {
+fn http2(made: &Made) -> Request<BoxBody<Bytes, Infallible>> {
     let mut request = Request::new(());
     *request.method_mut() = made.method.parse().expect("a method");
     *request.uri_mut() = format!("https://localhost{}", made.target).parse().expect("a target");
