@@ -469,7 +469,7 @@ async fn no_secret_is_in_any_record_log_metric_or_file() {
         (401, client.get(url("/memories")).header("x-api-key", "mk_Canary-key")),
         (200, client.get(url("/memories")).header("x-api-key", &key)),
         (401, client.get(url("/memories")).header("x-api-key", key.replace("mk_", "mk_0"))),
-        (401, client.get(url("/audit/logs")).bearer_auth(&key)),
+        (403, client.get(url("/audit/logs")).bearer_auth(&key)),
         (401, client.get(url("/memories")).bearer_auth(&refresh)),
         (401, post("/auth/refresh", json!({"refresh_token": refresh.replace("mrt_", "mrt_0")}))),
         (401, client.post(url("/auth/logout")).bearer_auth(&refresh)),
