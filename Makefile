@@ -45,7 +45,8 @@ bench: ## Measures what requests, memories and logouts cost, against what else t
 	cargo bench --profile $(PROFILE) --locked -p memoric-gateway -p memoric-tests --bench bench -- --rounds $(ROUNDS)
 
 attack: packages ## Attacks a running Memoric, and says what that tells of it; PROFILE=ci builds faster.
-	cargo bench --profile $(PROFILE) --locked -p memoric-tests --bench attack -- $(ATTACKS)
+	cargo build --profile $(PROFILE) --locked -p memoric-backend -p memoric-gateway
+	cargo bench --profile $(PROFILE) --locked -p memoric-gateway -p memoric-tests --bench attack -- $(ATTACKS)
 
 packages:
 	@deploy/packages build run

@@ -96,7 +96,7 @@ impl<'a> Bench<'a> {
              SELECT bench.context({owner}) AS context \\gset
              \\set signed 1
              \\endif
-             SELECT memoric.remember(:context, {arguments});\n"
+             SELECT memoric.remember(:context, {arguments}) FROM bench.request;\n"
         );
         self.transactions("call.sql", &statement, "memoric_app")
     }

@@ -140,7 +140,7 @@ impl Site {
             program = program
                 .env("MEMORIC_GATEWAY__LIMITS__ADDRESS__PER_SECOND", "0.0001")
                 .env("MEMORIC_GATEWAY__LIMITS__ADDRESS__BURST", "1");
-            (format!("https://{https}/"), StatusCode::TOO_MANY_REQUESTS)
+            (format!("https://{https}/memories"), StatusCode::TOO_MANY_REQUESTS)
         };
         let gateway = wait_for(&self.client, &url, status, listened_to(program)).await;
         Edge { gateway, https }
