@@ -1,15 +1,12 @@
 //! Someone with an account and an access token.
 
-use std::{
-    net::SocketAddr,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::net::SocketAddr;
 
 use memoric_contract::token::{Claims, TokenKeys, TokenSigner};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::JWT_SECRET;
+use crate::{JWT_SECRET, now};
 
 /// A person of a test.
 #[derive(Clone, Debug)]
@@ -57,8 +54,7 @@ async fn post(http: SocketAddr, path: &str, body: &Value) -> Response {
 
 /// A token that says what the `person`'s says, for `life` seconds from now, signed with `secret`.
 pub fn signed(person: &Person, secret: &[u8], life: i64) -> String {
-    let now =
-        SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_secs();
+    let now = now();
     let ours = TokenKeys::hs256(JWT_SECRET.as_bytes());
     let claims = ours.verify(&person.token, now).expect("the token is good").clone();
     let exp = now.saturating_add_signed(life);

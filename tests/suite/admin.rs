@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio_postgres::{Client as Session, error::SqlState};
 
-use crate::isolation::{MEMORIES, Signer, count, pid, run, set_context};
+use crate::isolation::{MEMORIES, Signer, count, insert, pid, run, set_context};
 
 #[tokio::test]
 async fn an_admin_reads_and_writes_for_another() {
@@ -451,13 +451,6 @@ async fn record(
                        + (columns->>'occurred_at')::bigint % 1000000 * interval '1 microsecond')), NULL)
                FROM (SELECT $1::text::jsonb AS columns) AS told";
     session.execute(sql, &[&columns.to_string()]).await
-}
-
-fn insert(owner: i64) -> String {
-    format!(
-        "INSERT INTO memoric.memories (user_id, uuid, payload, key_version, importance, seen, score)
-         VALUES ({owner}, gen_random_uuid(), '\\x4d560100000001aa', 1, 5, 1, 70)"
-    )
 }
 
 const SECRET: &str = "the safe is behind the painting";

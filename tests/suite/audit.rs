@@ -5,15 +5,15 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use harness::{
     ASSERTION_SECRET, CHECK_SECRET, DATABASE_PASSWORD, ENCRYPTION_KEY, JWT_SECRET, PASSWORD,
-    Person, Recipe, Servers, World, signed, until, until_some,
+    Person, Recipe, Servers, World, assertion_key, now, signed, until, until_some,
 };
 use memoric_contract::{
-    ASSERTION_HEADER, Assertion, AssertionKey, Caller, InternalOperation, RequestId, UserId,
+    ASSERTION_HEADER, Assertion, Caller, InternalOperation, RequestId, UserId,
     audit::{Emitter, EventType, Personal, Record, Report},
     spool::{Answer, Frames, Piece, Poisoned, batch},
 };
@@ -705,12 +705,10 @@ async fn deliver(world: &World, body: Vec<u8>) -> Answer {
         client: Ipv4Addr::LOCALHOST.into(),
         caller: &Caller::Anonymous,
     };
-    let mut key = [0; 32];
-    hex::decode_to_slice(ASSERTION_SECRET, &mut key).unwrap();
     let client = reqwest::Client::builder().unix_socket(world.backend.clone()).build().unwrap();
     let answer = client
         .post(format!("http://backend{}", operation.path()))
-        .header(ASSERTION_HEADER, AssertionKey::new(key).sign(&assertion, now()))
+        .header(ASSERTION_HEADER, assertion_key().sign(&assertion, now()))
         .body(body)
         .send()
         .await
@@ -756,10 +754,6 @@ fn excerpt(text: &str, at: usize) -> String {
     let lower = text.to_lowercase();
     String::from_utf8_lossy(&lower.as_bytes()[at.saturating_sub(200)..lower.len().min(at + 100)])
         .into_owned()
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 const AGENT: &str = "suite/1";

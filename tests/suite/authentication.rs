@@ -3,7 +3,7 @@
 use harness::{
     Answer, Edge, JWT_SECRET, PASSWORD, Person, Upload, World,
     http2::{Http2, Outcome},
-    token, until,
+    now, token, until,
 };
 use memoric_contract::{
     Role, UserId,
@@ -12,7 +12,6 @@ use memoric_contract::{
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use uuid::Uuid;
 
@@ -530,10 +529,6 @@ fn claims_of(person: &Person) -> Claims {
         nbf: None,
         aud: None,
     }
-}
-
-fn now() -> u64 {
-    OffsetDateTime::now_utc().unix_timestamp().try_into().unwrap()
 }
 
 async fn problem(answer: Response) -> Value {

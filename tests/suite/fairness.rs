@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::{
     Edge, Recipe, Upload, World,
     http2::{Http2, Outcome},
-    token,
+    token, until,
 };
 use memoric_config::schema::{InFlight, Seconds};
 use memoric_contract::Role;
@@ -127,11 +127,7 @@ async fn a_gateway_goes_on_whose_log_nobody_reads() {
     let gateway = recipe.program("memoric-gateway").args(["serve"]);
     let gateway = gateway.output(std::process::Stdio::piped()).start();
     let client = reqwest::Client::new();
-    let began = Instant::now();
-    while client.get(&http).send().await.is_err() {
-        assert!(began.elapsed() < SOON, "it does not start: {}", gateway.stderr());
-        sleep(Duration::from_millis(20)).await;
-    }
+    until("it listens", async || client.get(&http).send().await.is_ok()).await;
 
     // Each is a line of a few hundred bytes, and a pipe holds 64 KiB.
     for request in 0..400 {

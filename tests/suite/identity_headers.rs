@@ -7,10 +7,10 @@ use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use harness::{ASSERTION_SECRET, Answer, Edge, Received, token};
+use harness::{Answer, Edge, Received, assertion_key, now, token, until};
 use memoric_config::schema::TrustedHeader;
 use memoric_contract::{
     ASSERTION_HEADER, AssertionKey, Caller, Operation, Role, VerifiedAssertion, spool::Delivery,
@@ -244,11 +244,8 @@ async fn recorded(edge: &Edge, count: usize) -> Vec<IpAddr> {
         Delivery::Report(report) => report.address().expect("everyone has one"),
         Delivery::Poisoned(_) => panic!("a record of ours is well"),
     };
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while edge.origin.deliveries().len() < count {
-        assert!(Instant::now() < deadline, "{count} records were awaited");
-        sleep(Duration::from_millis(10)).await;
-    }
+    let have_come = async || edge.origin.deliveries().len() >= count;
+    until(&format!("{count} records are there"), have_come).await;
     edge.origin.deliveries().into_iter().map(address).collect()
 }
 
@@ -388,13 +385,7 @@ fn client_of(received: &Received) -> IpAddr {
 fn said(key: &AssertionKey, received: &Received) -> Option<VerifiedAssertion> {
     let asked = (received.method.as_str(), received.target.as_str());
     let operation = Operation::at(asked.0, received.path())?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-    key.verify(&received.values(ASSERTION_HEADER).concat(), asked, operation.name(), now).ok()
-}
-
-fn assertion_key() -> AssertionKey {
-    let secret = hex::decode(ASSERTION_SECRET).expect("hex").try_into().expect("32 bytes");
-    AssertionKey::new(secret)
+    key.verify(&received.values(ASSERTION_HEADER).concat(), asked, operation.name(), now()).ok()
 }
 
 async fn gateway() -> Edge {

@@ -1,11 +1,11 @@
 //! The path that was judged is the path that is sent, whoever spelt it and however.
 
-use std::{convert::Infallible, fs, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, fs, net::SocketAddr};
 
 use harness::{
     Edge, Program, Received, World, free_address,
     http2::{Http2, Outcome},
-    token,
+    token, until_some,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -20,7 +20,6 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep},
 };
 
 #[tokio::test]
@@ -223,14 +222,7 @@ async fn read_by(stream: &mut TcpStream, target: &str) -> String {
 
 /// A connection to `address`, once somebody listens there.
 async fn connected(address: SocketAddr) -> TcpStream {
-    let began = Instant::now();
-    loop {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return stream,
-            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
+    until_some("somebody listens", async || TcpStream::connect(address).await.ok()).await
 }
 
 /// The address of a hyper that says what it takes for path and query.

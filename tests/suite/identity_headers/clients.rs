@@ -1,21 +1,19 @@
 //! Clients that send whatever they are given, as fast as it is answered.
 
-use std::{collections::VecDeque, convert::Infallible, future::ready, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, future::ready, net::SocketAddr};
 
 use bytes::Bytes;
-use harness::Edge;
+use harness::{Edge, http2::trusting};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use memoric_config::pem;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
 };
-use tokio_rustls::TlsConnector;
 
 use super::requests::{Made, Maker};
 
@@ -73,7 +71,7 @@ pub(super) async fn over_http2(
 ) {
     let stream = TcpStream::connect(edge.https).await.expect("the gateway listens");
     let name = ServerName::try_from("localhost").expect("a name");
-    let stream = trusting(edge).connect(name, stream).await.expect("a handshake");
+    let stream = trusting(&edge.certificate).connect(name, stream).await.expect("a handshake");
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .expect("it speaks HTTP/2");
@@ -176,16 +174,6 @@ fn map(fields: &[(String, String)]) -> HeaderMap {
         map.append(name, value);
     }
     map
-}
-
-fn trusting(edge: &Edge) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    for root in pem::certificates(&edge.certificate).expect("a certificate") {
-        roots.add(root).expect("a root");
-    }
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    TlsConnector::from(Arc::new(config))
 }
 
 /// How many requests are under way on one connection.
