@@ -90,7 +90,7 @@ pub(crate) struct FirstAdmin {
 impl Config {
     /// Checks the settings and secrets of a backend that is to serve.
     pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
-        let assertion_secret = needed(environment, "MEMORIC_ASSERTION_KEY")?;
+        let assertion_secret = environment.needed(AssertionKey::NAME)?;
         let jwt_keys = JwtKeys::read(&settings.auth, environment, Halves::Both)?;
         let config = Self {
             listen: Listen::try_from(&settings.backend)?,
@@ -214,13 +214,7 @@ fn password_queue(settings: &Settings) -> Result<NonZeroUsize, Invalid> {
 
 /// What tells API keys of ours from guesses.
 pub(crate) fn check_key(environment: &Environment) -> Result<CheckKey, ConfigError> {
-    Ok(CheckKey::check(&needed(environment, "MEMORIC_CHECK_KEY")?)?)
-}
-
-fn needed(environment: &Environment, name: &'static str) -> Result<SecretString, ConfigError> {
-    Ok(environment
-        .secret(name)?
-        .ok_or_else(|| Invalid::new(name, format!("is not set, and neither is {name}_FILE")))?)
+    Ok(CheckKey::check(&environment.needed(CheckKey::NAME)?)?)
 }
 
 #[cfg(test)]

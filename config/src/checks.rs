@@ -11,8 +11,8 @@ use crate::{
     schema::{Audit, Database, DatabaseTls, Gateway, Quota, Seconds, Settings},
 };
 
-/// Refuses settings that no process could keep.
-pub(crate) fn ensure_possible(settings: &Settings) -> Result<(), Invalid> {
+/// Refuses settings that no process could keep. Whatever is loaded has passed it.
+pub fn ensure_possible(settings: &Settings) -> Result<(), Invalid> {
     isolation(settings)?;
     within("auth.access_token_ttl", settings.auth.access_token_ttl, 60..=86_400)?;
     jwt::ensure_possible(&settings.auth.jwt)?;
@@ -62,6 +62,7 @@ fn gateway(gateway: &Gateway) -> Result<(), Invalid> {
     some_time("gateway.timeouts.body", gateway.timeouts.body)?;
     some_time("gateway.timeouts.exchange", gateway.timeouts.exchange)?;
     some_time("gateway.timeouts.idle", gateway.timeouts.idle)?;
+    // Less would refuse ordinary requests; more is more than the gateway's parser takes in.
     within("gateway.bounds.header_bytes", gateway.bounds.header_bytes, 1024..=262_144)?;
     within("gateway.bounds.headers", gateway.bounds.headers, 8..=256)?;
     within("gateway.bounds.body_bytes", gateway.bounds.body_bytes, 1024..=1_073_741_824)?;

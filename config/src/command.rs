@@ -1,8 +1,18 @@
 //! What the command lines of both programs have in common.
 
-use std::{error::Error, fmt, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser};
+use tokio::{
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use crate::{
     environment::Environment,
@@ -31,6 +41,14 @@ pub struct Console {
     sources: Sources,
 }
 
+/// What a program that serves is told by signals.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
 /// Why a command was not carried out. Told on one line.
 #[derive(Debug)]
 pub struct Failure(Box<dyn Error + Send + Sync>);
@@ -52,7 +70,7 @@ pub fn run<C: Parser>(name: &str, carry_out: impl FnOnce(C) -> Result<(), Failur
     match carry_out(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "{name}: {failure}");
+            let _ = writeln!(io::stderr(), "{name}: {failure}");
             ExitCode::FAILURE
         }
     }
@@ -73,8 +91,13 @@ impl Console {
         let again = Self::open(&self.sources)?;
         let mut same = again.loaded.settings.clone();
         same.auth.jwt.clone_from(&self.loaded.settings.auth.jwt);
+        same.gateway.tls.certificate.clone_from(&self.loaded.settings.gateway.tls.certificate);
+        same.gateway.tls.key.clone_from(&self.loaded.settings.gateway.tls.key);
         if same != self.loaded.settings {
-            tracing::warn!("settings other than auth.jwt have changed, and wait for a restart");
+            tracing::warn!(
+                "settings other than auth.jwt and the certificate of gateway.tls have changed, and \
+                 wait for a restart"
+            );
         }
         Ok(again)
     }
@@ -82,6 +105,38 @@ impl Console {
     /// What `checked` is, or what is wrong with a setting and where that was set.
     pub fn located<T>(&self, checked: Result<T, impl Into<ConfigError>>) -> Result<T, ConfigError> {
         checked.map_err(|error| self.loaded.origins.locate(error))
+    }
+}
+
+impl Signals {
+    /// Hears them from now on; what comes before [`stop`](Self::stop) is waited for is not lost.
+    pub fn hear() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Resolves at SIGTERM or SIGINT. At a SIGHUP, `take_up` is given what the settings of `console`
+    /// say then. Settings that are refused are refused whole: those in force stay.
+    pub async fn stop(
+        mut self,
+        console: &Console,
+        take_up: impl Fn(&Console) -> Result<(), ConfigError>,
+    ) {
+        loop {
+            select! {
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hangup.recv() => {
+                    if let Err(error) = console.reopen().and_then(|again| take_up(&again)) {
+                        tracing::error!(error = %Chain(&error), "the settings were refused: those in force stay");
+                    }
+                }
+            }
+        }
+        tracing::info!("stopping");
     }
 }
 

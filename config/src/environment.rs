@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, env, ffi::OsString, fmt};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::{error::ConfigError, secret};
+use crate::{
+    error::{ConfigError, Invalid},
+    secret,
+};
 
 /// The variables a process was started with. It never shows their values.
 #[derive(Clone, Default)]
@@ -47,6 +50,12 @@ impl Environment {
             (None, Some(path)) => secret::file::read(&file, path).map(Some),
             (None, None) => Ok(None),
         }
+    }
+
+    /// The secret `name`, without which nothing starts.
+    pub fn needed(&self, name: &'static str) -> Result<SecretString, ConfigError> {
+        let reason = || format!("is not set, and neither is {name}_FILE");
+        self.secret(name)?.ok_or_else(|| Invalid::new(name, reason()).into())
     }
 
     /// The value of `name`, be it empty.

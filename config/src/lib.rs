@@ -27,6 +27,7 @@ mod tree;
 pub use secrecy::{ExposeSecret, SecretBox as Secret, SecretString};
 
 pub use self::{
+    checks::ensure_possible,
     environment::Environment,
     error::{ConfigError, Invalid},
     issuers::legacy_until,

@@ -10,6 +10,9 @@ use rustls_pki_types::{
     pem::{self, PemObject as _},
 };
 use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::secret;
 
 /// Why a file holds nothing that can be used.
 #[derive(Debug, Error)]
@@ -34,7 +37,28 @@ pub enum PemError {
 
 /// The certificates in `file`, in order. There is at least one.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
+    certificates_in(&read(file)?, file)
+}
+
+/// The first private key in `file`. One that others may read is told of in the log.
+pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    private_key_in(&read_secret(file)?, file)
+}
+
+/// The text of `file`, in which there are certificates.
+pub(crate) fn certificates_text(file: &Path) -> Result<Vec<u8>, PemError> {
+    let text = read(file)?;
+    certificates_in(&text, file).map(|_| text)
+}
+
+/// The text of `file`, in which there is a private key.
+pub(crate) fn private_key_text(file: &Path) -> Result<Zeroizing<Vec<u8>>, PemError> {
+    let text = read_secret(file)?;
+    private_key_in(&text, file).map(|_| text)
+}
+
+fn certificates_in(text: &[u8], file: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(text)
         .collect::<Result<_, _>>()
         .map_err(|_| unusable(file, "is not PEM"))?;
     if chain.is_empty() {
@@ -43,9 +67,8 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
     Ok(chain)
 }
 
-/// The first private key in `file`.
-pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
-    PrivateKeyDer::from_pem_slice(&read(file)?).map_err(|error| match error {
+fn private_key_in(text: &[u8], file: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound => unusable(file, "holds no private key"),
         _ => unusable(file, "is not PEM"),
     })
@@ -63,7 +86,15 @@ pub fn ed25519_public_key(file: &Path) -> Result<[u8; 32], PemError> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, PemError> {
-    fs::read(file).map_err(|reason| PemError::Unreadable { file: file.to_owned(), reason })
+    fs::read(file).map_err(|reason| unreadable(file, reason))
+}
+
+fn read_secret(file: &Path) -> Result<Zeroizing<Vec<u8>>, PemError> {
+    secret::file::bytes(file, "private key").map_err(|reason| unreadable(file, reason))
+}
+
+fn unreadable(file: &Path, reason: io::Error) -> PemError {
+    PemError::Unreadable { file: file.to_owned(), reason }
 }
 
 fn unusable(file: &Path, reason: &'static str) -> PemError {

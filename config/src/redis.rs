@@ -5,7 +5,7 @@ mod place;
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -85,8 +85,14 @@ pub(crate) fn ensure_possible(settings: &schema::Redis) -> Result<(), Invalid> {
         return lacks("redis.ca", "is not set, and rediss:// needs it");
     }
     match (&settings.certificate, &settings.key) {
-        (Some(_), None) => lacks("redis.key", "is not set, and redis.certificate needs it"),
-        (None, Some(_)) => lacks("redis.certificate", "is not set, and redis.key needs it"),
+        (Some(_), None) => return lacks("redis.key", "is not set, and redis.certificate needs it"),
+        (None, Some(_)) => return lacks("redis.certificate", "is not set, and redis.key needs it"),
+        _ => {}
+    }
+    let files = [("redis.ca", &settings.ca), ("redis.certificate", &settings.certificate)];
+    match files.into_iter().find(|(_, file)| file.is_some()) {
+        // Whoever names one believes that what is said is encrypted.
+        Some((field, _)) if !form.is_tls() => lacks(field, "is set, and is for rediss:// alone"),
         _ => Ok(()),
     }
 }
@@ -135,14 +141,15 @@ impl Redis {
         commands: &[Cmd],
         patience: Duration,
     ) -> Result<Vec<Value>, RedisFailure> {
-        let asked = timeout(patience, Box::pin(self.ask_twice(commands))).await;
+        let asked_by = AtomicU64::new(NONE);
+        let asked = timeout(patience, Box::pin(self.ask_twice(commands, &asked_by))).await;
         let answered = asked.map_or(Err(RedisFailure::Late), |answer| Ok(answer?));
         self.answers.store(answered.is_ok(), Ordering::Relaxed);
         if answered.is_err()
             // Whoever holds it is connecting: then there is nothing to give up.
             && let Ok(mut open) = self.open.try_lock()
         {
-            open.line = None;
+            open.give_up(asked_by.into_inner());
         }
         answered
     }
@@ -162,12 +169,16 @@ impl Redis {
         }
     }
 
-    async fn ask_twice(&self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
+    /// Asks, and notes in `by` the number of the connection that was asked last.
+    async fn ask_twice(&self, commands: &[Cmd], by: &AtomicU64) -> RedisResult<Vec<Value>> {
         let (number, line, is_new) = self.line().await?;
+        by.store(number, Ordering::Relaxed);
         match line.ask(commands).await {
             Err(_) if !is_new => {
-                self.give_up(number).await;
-                self.line().await?.1.ask(commands).await
+                self.open.lock().await.give_up(number);
+                let (number, line, _) = self.line().await?;
+                by.store(number, Ordering::Relaxed);
+                line.ask(commands).await
             }
             answered => answered,
         }
@@ -185,13 +196,6 @@ impl Redis {
         Ok((open.number, line, true))
     }
 
-    async fn give_up(&self, number: u64) {
-        let mut open = self.open.lock().await;
-        if open.number == number {
-            open.line = None;
-        }
-    }
-
     async fn connect(&self) -> RedisResult<Line> {
         match (&self.cluster, &*self.places) {
             (Some(cluster), _) => {
@@ -200,6 +204,15 @@ impl Redis {
             }
             (None, [place, ..]) => place.connect().await.map(Line::Server),
             (None, []) => Err(std::io::Error::from(std::io::ErrorKind::NotFound).into()),
+        }
+    }
+}
+
+impl Open {
+    /// Gives up the connection of that number, unless it is gone already.
+    fn give_up(&mut self, number: u64) {
+        if self.number == number {
+            self.line = None;
         }
     }
 }
@@ -274,18 +287,18 @@ impl Access {
 
 /// The certificates of `settings`, of which every one can be used.
 fn certificates(settings: &schema::Redis) -> Result<TlsCertificates, Invalid> {
-    let read = |field: &str, file: &Path, usable: Result<(), pem::PemError>| {
-        let refuse = |reason: String| Invalid::new(field, reason);
-        usable.map_err(|error| refuse(error.to_string()))?;
-        std::fs::read(file).map_err(|error| refuse(format!("{}: {error}", file.display())))
+    let chain = |field, file: &Path| {
+        pem::certificates_text(file).map_err(|error| Invalid::new(field, error.to_string()))
     };
-    let chain = |field, file: &Path| read(field, file, pem::certificates(file).map(drop));
-    let key = |field, file: &Path| read(field, file, pem::private_key(file).map(drop));
+    let key = |file: &Path| {
+        pem::private_key_text(file).map_err(|error| Invalid::new("redis.key", error.to_string()))
+    };
     let root_cert = settings.ca.as_deref().map(|file| chain("redis.ca", file)).transpose()?;
     let client_tls = match (&settings.certificate, &settings.key) {
         (Some(certificate), Some(private)) => Some(ClientTlsConfig {
             client_cert: chain("redis.certificate", certificate)?,
-            client_key: key("redis.key", private)?,
+            // The library keeps a copy.
+            client_key: key(private)?.to_vec(),
         }),
         _ => None,
     };
@@ -300,6 +313,9 @@ fn invalid(name: &str, error: ConfigError) -> Invalid {
         other => Invalid::new(name, other.to_string()),
     }
 }
+
+/// The number of no connection.
+const NONE: u64 = 0;
 
 /// How long Redis may take to let us in where nobody waits for it.
 const KEEPING: Duration = Duration::from_secs(1);
@@ -330,6 +346,14 @@ mod tests {
         assert!(unreadable.unwrap().starts_with("redis.ca: /nonexistent/ca.pem"));
         let half = settings(|s| s.key = Some("/nonexistent/key.pem".into())).unwrap();
         assert_eq!(half, "redis.certificate: is not set, and redis.key needs it");
+        let in_clear = settings(|s| s.ca = Some("/nonexistent/ca.pem".into())).unwrap();
+        assert_eq!(in_clear, "redis.ca: is set, and is for rediss:// alone");
+        let in_clear = settings(|s| {
+            s.url = "redis://cache".to_owned();
+            s.certificate = Some("/nonexistent/certificate.pem".into());
+            s.key = Some("/nonexistent/key.pem".into());
+        });
+        assert_eq!(in_clear.unwrap(), "redis.certificate: is set, and is for rediss:// alone");
         assert_eq!(settings(|_| {}), None);
     }
 

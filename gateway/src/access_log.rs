@@ -28,7 +28,8 @@ pub(crate) struct AccessLog {
 /// What is written of one exchange.
 ///
 /// No header, query, path or body of a client is in it but the short plain word that it calls its
-/// request, so nobody can plant a line or find a secret there: the path is the template of the operation, the method is one that HTTP defines.
+/// request, into which no credential of ours fits. So nobody can plant a line or find a secret there:
+/// the path is the template of the operation, the method is one that HTTP defines.
 #[derive(Serialize)]
 struct Line<'a> {
     timestamp: String,

@@ -16,7 +16,7 @@ use memoric_contract::{
 };
 use quick_cache::sync::Cache;
 
-use self::lookups::Lookups;
+use self::lookups::FailedLookups;
 use crate::{
     authn::{self, Disbelief},
     backend::BackendClient,
@@ -33,7 +33,7 @@ pub(crate) struct ApiKeys {
     check: CheckKey,
     backend: Arc<BackendClient>,
     revocations: Arc<Revocations>,
-    lookups: Lookups,
+    lookups: FailedLookups,
     good: Cache<[u8; 32], Arc<Remembered>>,
     bad: Cache<[u8; 32], Instant>,
 }
@@ -53,7 +53,7 @@ impl ApiKeys {
         revocations: Arc<Revocations>,
     ) -> Self {
         let (good, bad) = (Cache::new(REMEMBERED), Cache::new(REMEMBERED));
-        let lookups = Lookups::new(Instant::now());
+        let lookups = FailedLookups::new(Instant::now());
         Self { check, backend, revocations, lookups, good, bad }
     }
 
@@ -101,20 +101,24 @@ impl ApiKeys {
             return Err(UNKNOWN);
         }
         let asked = Instant::now();
-        self.lookups.ensure_allowed(client, asked)?;
-        let verdict = self.backend.resolve_key(key.expose()).await.map_err(|error| {
-            tracing::debug!(%error, "an API key cannot be looked up");
-            Rejection::BackendUnavailable
-        })?;
+        let attempt = self.lookups.begin(client, asked)?;
+        let verdict = match self.backend.resolve_key(key.expose()).await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                tracing::debug!(%error, "an API key cannot be looked up");
+                attempt.forgive();
+                return Err(Rejection::BackendUnavailable.into());
+            }
+        };
         let remembered = match verdict {
             Verdict::Lives(standing) => Remembered::of(key.id(), &standing, asked),
             Verdict::Unknown => None,
         };
         let Some(remembered) = remembered.map(Arc::new) else {
             self.bad.insert(digest, asked);
-            self.lookups.failed(client, asked);
             return Err(UNKNOWN);
         };
+        attempt.forgive();
         self.good.insert(digest, Arc::clone(&remembered));
         Ok(remembered)
     }

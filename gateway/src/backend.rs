@@ -71,6 +71,11 @@ impl BackendClient {
         Self { link, key, standing, passing, questions: Semaphore::new(QUESTIONS) }
     }
 
+    /// The way to the backend.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
     /// Whether the backend can serve. One whose database is away says so itself.
     pub(crate) async fn health(&self) -> Result<Health, BackendError> {
         let request =
@@ -164,9 +169,9 @@ impl BackendClient {
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), BackendError> {
         let asked = async {
-            // It is never closed.
-            let _place = self.questions.acquire().await;
-            self.ask(&self.passing, request, PATIENCE).await
+            let place = self.questions.acquire().await;
+            let _place = place.map_err(|_| BackendError::Late)?;
+            self.passing.ask(request, &self.link).await
         };
         timeout(PATIENCE, asked).await.map_err(|_| BackendError::Late)?
     }
@@ -204,7 +209,7 @@ const STANDING: usize = 4;
 const QUESTIONS: usize = 32;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         convert::Infallible,
         future::pending,
@@ -223,7 +228,10 @@ mod tests {
     use tokio::{net::UnixListener, task::JoinSet, time::sleep};
 
     use super::*;
-    use crate::{authn::tests::somebody, config::Channel};
+    use crate::{
+        authn::tests::somebody,
+        config::{Channel, Config},
+    };
 
     #[tokio::test]
     async fn our_own_questions_come_by_a_connection_that_is_kept() {
@@ -296,10 +304,17 @@ mod tests {
         let path = folder.path().join("backend.sock");
         let backend = Arc::new(Backend::default());
         tokio::spawn(Arc::clone(&backend).serve(UnixListener::bind(&path).unwrap()));
-        (backend, client(&path), folder)
+        (backend, client_at(&path), folder)
     }
 
-    fn client(path: &Path) -> BackendClient {
+    /// A client of the backend that `config` names.
+    pub(crate) fn client(config: &Config) -> Arc<BackendClient> {
+        let link = Link::open(&config.backend).unwrap();
+        let key = AssertionKey::new(*config.assertion_key.expose());
+        Arc::new(BackendClient::new(Arc::new(link), key))
+    }
+
+    fn client_at(path: &Path) -> BackendClient {
         let uid = rustix::process::geteuid().as_raw();
         let link = Link::open(&Channel::Unix { path: path.to_owned(), uid }).unwrap();
         BackendClient::new(Arc::new(link), AssertionKey::new([7; 32]))

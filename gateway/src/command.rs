@@ -26,7 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves clients until SIGTERM or SIGINT. SIGHUP makes it take up other keys of access tokens.
+    /// Serves clients until SIGTERM or SIGINT. SIGHUP makes it take up other keys of access tokens, and
+    /// a renewed certificate.
     Serve,
     /// Shows the settings in force and who may do what, and tries every connection.
     Check,

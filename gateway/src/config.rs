@@ -19,7 +19,7 @@ use memoric_config::{
     AssertionKey, CheckKey, ConfigError, Environment, Invalid, Settings, ensure_distinct,
     jwt::{Halves, JwtKeyHeld, JwtKeys, JwtMaterial},
     redis::Redis,
-    schema::{self, Seconds},
+    schema,
 };
 use memoric_contract::token::{TokenKey, TokenKeys};
 
@@ -160,6 +160,7 @@ pub(crate) struct CorsPolicy {
 impl Config {
     /// Checks `settings`, and takes the gateway's secrets from `environment`.
     pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
+        memoric_config::ensure_possible(settings)?;
         let gateway = &settings.gateway;
         let (token_keys, assertion_key, check_key) = secrets(&settings.auth, environment)?;
         if gateway.http.is_none() && gateway.https.is_none() {
@@ -175,13 +176,13 @@ impl Config {
             backend: Channel::try_from(gateway)?,
             threads: NonZeroUsize::new(gateway.threads),
             grace: gateway.grace.duration(),
-            limits: Limits::try_from(&gateway.limits)?,
-            timeouts: Timeouts::try_from(&gateway.timeouts)?,
-            bounds: Bounds::try_from(&gateway.bounds)?,
-            connections: Connections::try_from(&gateway.connections)?,
-            in_flight: InFlight::try_from(&gateway.in_flight)?,
+            limits: Limits::from(&gateway.limits),
+            timeouts: Timeouts::from(&gateway.timeouts),
+            bounds: Bounds::from(&gateway.bounds),
+            connections: Connections::from(&gateway.connections),
+            in_flight: InFlight::from(&gateway.in_flight),
             cors: CorsPolicy::try_from(&settings.cors)?,
-            spool: SpoolSettings::try_from(&settings.audit)?,
+            spool: SpoolSettings::from(&settings.audit),
             token_keys,
             legacy_until: memoric_config::legacy_until(&settings.auth)?,
             issuers: issuer::checked(&settings.auth.issuers)?,
@@ -219,82 +220,50 @@ impl Pace {
     }
 }
 
-impl TryFrom<&schema::Limits> for Limits {
-    type Error = Invalid;
-
-    fn try_from(limits: &schema::Limits) -> Result<Self, Invalid> {
-        Ok(Self {
-            address: quota("gateway.limits.address", limits.address)?,
-            identity: quota("gateway.limits.identity", limits.identity)?,
-            health: quota("gateway.limits.health", limits.health)?,
-            credentials: quota("gateway.limits.credentials", limits.credentials)?,
-            read: quota("gateway.limits.read", limits.read)?,
-            write: quota("gateway.limits.write", limits.write)?,
-            admin: quota("gateway.limits.admin", limits.admin)?,
-            keys: positive("gateway.limits.keys", limits.keys)?,
-        })
-    }
-}
-
-impl TryFrom<&schema::Timeouts> for Timeouts {
-    type Error = Invalid;
-
-    fn try_from(timeouts: &schema::Timeouts) -> Result<Self, Invalid> {
-        Ok(Self {
-            handshake: some_time("gateway.timeouts.handshake", timeouts.handshake)?,
-            head: some_time("gateway.timeouts.head", timeouts.head)?,
-            body: some_time("gateway.timeouts.body", timeouts.body)?,
-            exchange: some_time("gateway.timeouts.exchange", timeouts.exchange)?,
-            idle: some_time("gateway.timeouts.idle", timeouts.idle)?,
-        })
-    }
-}
-
-impl TryFrom<&schema::Bounds> for Bounds {
-    type Error = Invalid;
-
-    fn try_from(bounds: &schema::Bounds) -> Result<Self, Invalid> {
-        let headers = positive("gateway.bounds.headers", bounds.headers)?.get();
-        if headers > PARSER_HEADERS {
-            let reason = format!("must be at most {PARSER_HEADERS}, which is all that is parsed");
-            return Err(Invalid::new("gateway.bounds.headers", reason));
+impl From<&schema::Limits> for Limits {
+    fn from(limits: &schema::Limits) -> Self {
+        Self {
+            address: quota(limits.address),
+            identity: quota(limits.identity),
+            health: quota(limits.health),
+            credentials: quota(limits.credentials),
+            read: quota(limits.read),
+            write: quota(limits.write),
+            admin: quota(limits.admin),
+            keys: positive(limits.keys),
         }
-        let header_bytes = bounds.header_bytes;
-        if !(LEAST_HEAD..=GREATEST_HEAD).contains(&header_bytes) {
-            let reason = format!("must be between {LEAST_HEAD} and {GREATEST_HEAD}");
-            return Err(Invalid::new("gateway.bounds.header_bytes", reason));
+    }
+}
+
+impl From<&schema::Timeouts> for Timeouts {
+    fn from(timeouts: &schema::Timeouts) -> Self {
+        Self {
+            handshake: timeouts.handshake.duration(),
+            head: timeouts.head.duration(),
+            body: timeouts.body.duration(),
+            exchange: timeouts.exchange.duration(),
+            idle: timeouts.idle.duration(),
         }
-        Ok(Self {
-            header_bytes,
-            headers,
-            body_bytes: positive("gateway.bounds.body_bytes", bounds.body_bytes)?.get(),
-            body_rate: positive("gateway.bounds.body_rate", bounds.body_rate)?,
-        })
     }
 }
 
-impl TryFrom<&schema::Connections> for Connections {
-    type Error = Invalid;
-
-    fn try_from(connections: &schema::Connections) -> Result<Self, Invalid> {
-        Ok(Self {
-            total: positive("gateway.connections.total", connections.total)?.get(),
-            per_address: positive("gateway.connections.per_address", connections.per_address)?
-                .get(),
-        })
+impl From<&schema::Bounds> for Bounds {
+    fn from(bounds: &schema::Bounds) -> Self {
+        let schema::Bounds { header_bytes, headers, body_bytes, body_rate } = *bounds;
+        Self { header_bytes, headers, body_bytes, body_rate: positive(body_rate) }
     }
 }
 
-impl TryFrom<&schema::InFlight> for InFlight {
-    type Error = Invalid;
+impl From<&schema::Connections> for Connections {
+    fn from(connections: &schema::Connections) -> Self {
+        Self { total: connections.total, per_address: connections.per_address }
+    }
+}
 
-    fn try_from(bounds: &schema::InFlight) -> Result<Self, Invalid> {
-        let field = |name, most| positive(&format!("gateway.in_flight.{name}"), most);
-        Ok(Self {
-            total: field("total", bounds.total)?.get(),
-            per_address: field("per_address", bounds.per_address)?.get(),
-            per_identity: field("per_identity", bounds.per_identity)?.get(),
-        })
+impl From<&schema::InFlight> for InFlight {
+    fn from(bounds: &schema::InFlight) -> Self {
+        let schema::InFlight { total, per_address, per_identity } = *bounds;
+        Self { total, per_address, per_identity }
     }
 }
 
@@ -311,16 +280,14 @@ impl TryFrom<&schema::Cors> for CorsPolicy {
     }
 }
 
-impl TryFrom<&schema::Audit> for SpoolSettings {
-    type Error = Invalid;
-
-    fn try_from(audit: &schema::Audit) -> Result<Self, Invalid> {
+impl From<&schema::Audit> for SpoolSettings {
+    fn from(audit: &schema::Audit) -> Self {
         let schema::Spool { folder, known_bytes, strangers_bytes, drain } = &audit.spool;
-        let rate = |field, strangers| {
-            let quota = quota(field, strangers)?;
-            Ok(Rate { every: quota.replenish_interval(), burst: quota.burst_size().get() })
+        let rate = |strangers| {
+            let quota = quota(strangers);
+            Rate { every: quota.replenish_interval(), burst: quota.burst_size().get() }
         };
-        Ok(Self {
+        Self {
             folder: folder.clone(),
             known: *known_bytes,
             strangers: *strangers_bytes,
@@ -330,12 +297,12 @@ impl TryFrom<&schema::Audit> for SpoolSettings {
                 schema::Durability::Strict => Durability::Strict,
             },
             rate: StrangersRate {
-                each: rate("audit.strangers", audit.strangers)?,
-                total: rate("audit.strangers_total", audit.strangers_total)?,
+                each: rate(audit.strangers),
+                total: rate(audit.strangers_total),
                 keys: STRANGERS,
             },
             drain: drain.duration(),
-        })
+        }
     }
 }
 
@@ -343,14 +310,11 @@ fn secrets(
     auth: &schema::Auth,
     environment: &Environment,
 ) -> Result<(TokenKeys, AssertionKey, CheckKey), ConfigError> {
-    let given = |name: &'static str| {
-        environment.secret(name)?.ok_or_else(|| ConfigError::from(Invalid::new(name, "is not set")))
-    };
     let signing = JwtKeys::read(auth, environment, Halves::Public)?;
-    let assertion = AssertionKey::check(&given("MEMORIC_ASSERTION_KEY")?)?;
-    let check = CheckKey::check(&given("MEMORIC_CHECK_KEY")?)?;
+    let assertion = AssertionKey::check(&environment.needed(AssertionKey::NAME)?)?;
+    let check = CheckKey::check(&environment.needed(CheckKey::NAME)?)?;
     let others: [(&str, &[u8]); 2] =
-        [("MEMORIC_ASSERTION_KEY", assertion.expose()), ("MEMORIC_CHECK_KEY", check.expose())];
+        [(AssertionKey::NAME, assertion.expose()), (CheckKey::NAME, check.expose())];
     ensure_distinct(&signing.secrets().chain(others).collect::<Vec<_>>())?;
     Ok((signing.iter().map(token_key).collect(), assertion, check))
 }
@@ -375,37 +339,21 @@ fn https(gateway: &schema::Gateway) -> Result<Option<Https>, Invalid> {
     }))
 }
 
-fn quota(field: &str, quota: schema::Quota) -> Result<Quota, Invalid> {
-    let Some(burst) = NonZeroU32::new(quota.burst) else {
-        return Err(Invalid::new(format!("{field}.burst"), "must be at least 1"));
-    };
-    Duration::try_from_secs_f64(1.0 / quota.per_second)
-        .ok()
-        .and_then(Quota::with_period)
-        .map(|steady| steady.allow_burst(burst))
-        .ok_or_else(|| Invalid::new(format!("{field}.per_second"), "must be above 0 and below 1e9"))
+/// A quota that is possible; of an impossible one, the least.
+fn quota(quota: schema::Quota) -> Quota {
+    let burst = NonZeroU32::new(quota.burst).unwrap_or(NonZeroU32::MIN);
+    let period = Duration::try_from_secs_f64(1.0 / quota.per_second);
+    let steady = period.ok().and_then(Quota::with_period);
+    steady.unwrap_or(Quota::per_hour(NonZeroU32::MIN)).allow_burst(burst)
 }
 
-fn positive(field: &str, number: usize) -> Result<NonZeroUsize, Invalid> {
-    NonZeroUsize::new(number).ok_or_else(|| Invalid::new(field, "must be at least 1"))
-}
-
-fn some_time(field: &str, seconds: Seconds) -> Result<Duration, Invalid> {
-    if seconds.is_zero() {
-        return Err(Invalid::new(field, "must be above 0"));
-    }
-    Ok(seconds.duration())
+/// A number that is possible; of an impossible one, the least.
+fn positive(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Listeners, the spool, Redis, our own questions, and connections to the backend that rest.
 const OWN_DESCRIPTORS: usize = 256;
-
-/// How many header fields Pingora's parser takes.
-const PARSER_HEADERS: usize = 256;
-
-/// Less would refuse ordinary requests; more is more than Pingora's parser takes in.
-const LEAST_HEAD: usize = 1024;
-const GREATEST_HEAD: usize = 256 * 1024;
 
 /// How many segments a spool has at least, so that it has room again long before it is empty.
 const SEGMENTS: u64 = 8;
@@ -522,11 +470,11 @@ pub(crate) mod tests {
         }
         assert_eq!(
             refusal(|s| s.gateway.limits.identity.burst = 0),
-            "gateway.limits.identity.burst: must be at least 1"
+            "gateway.limits.identity.burst: must be between 1 and 1000000"
         );
         assert_eq!(
-            refusal(|s| s.gateway.timeouts.head = Seconds::whole(0)),
-            "gateway.timeouts.head: must be above 0"
+            refusal(|s| s.gateway.timeouts.head = schema::Seconds::whole(0)),
+            "gateway.timeouts.head: must be longer than 0 seconds"
         );
         assert!(refusal(|s| s.gateway.bounds.headers = 1000).starts_with("gateway.bounds.headers"));
         assert!(

@@ -8,11 +8,14 @@ use http::{
 };
 use memoric_contract::{ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands};
 use pingora::{
-    Error, ErrorType, Result, http::RequestHeader, prelude::HttpPeer, protocols::Digest,
-    upstreams::peer::Peer as _,
+    Error, ErrorSource, ErrorType, Result, http::RequestHeader, prelude::HttpPeer,
+    protocols::Digest, proxy::Session, upstreams::peer::Peer as _,
 };
 
-use crate::{authz::Permit, clock::now, config::Timeouts, exchange::Exchange, link::Link};
+use crate::{
+    authz::Permit, clock::now, config::Timeouts, exchange::Exchange, link::Link,
+    listener::Connection, rejection::Rejection,
+};
 
 /// The way of requests to the backend.
 pub(crate) struct Forward {
@@ -90,6 +93,47 @@ fn is_credential_wanted(permit: &Permit) -> bool {
         Caller::Anonymous => false,
     };
     operation.demands() == Demands::Refresh || operation.is_verified_again() || may_cross()
+}
+
+/// Whether an answer has begun. `100 Continue` is none.
+pub(crate) fn is_answered(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| !head.status.is_informational())
+}
+
+/// What the client is told of a fault. Nothing, where it is the client that is gone.
+pub(crate) fn rejection_for(
+    error: &Error,
+    session: &Session,
+    exchange: &Exchange,
+) -> Option<Rejection> {
+    if Connection::of(session).is_some_and(Connection::has_flawed_body) {
+        return Some(Rejection::Misframed("The body is not in well-formed chunks"));
+    }
+    match (error.esource(), error.etype()) {
+        (
+            ErrorSource::Downstream,
+            ErrorType::ConnectionClosed | ErrorType::WriteError | ErrorType::ReadError,
+        ) => None,
+        (ErrorSource::Downstream, _) => Some(Rejection::BodyIncomplete),
+        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => {
+            Some(Rejection::BackendLate)
+        }
+        (ErrorSource::Upstream, ErrorType::InvalidHTTPHeader | ErrorType::H1Error) => {
+            Some(Rejection::BackendUnusable)
+        }
+        (ErrorSource::Upstream, _) if may_be_done(session, exchange) => {
+            Some(Rejection::OutcomeUnknown)
+        }
+        (ErrorSource::Upstream, _) => Some(Rejection::BackendUnavailable),
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
+    }
+}
+
+/// Whether the backend may have changed something before the connection to it broke: all of a
+/// change was on its way. Asking for it again might make it two.
+fn may_be_done(session: &Session, exchange: &Exchange) -> bool {
+    let is_safe = session.req_header().method.is_safe();
+    !is_safe && exchange.upstream.is_sent() && exchange.upload.is_over()
 }
 
 /// A fault of ours in forwarding.

@@ -2,7 +2,8 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use memoric_config::Invalid;
+use memoric_config::{Invalid, command::Chain};
+use memoric_contract::AssertionKey;
 use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::{select, sync::oneshot, time::timeout};
@@ -13,11 +14,12 @@ use tokio_util::{
 
 use crate::{
     authn::Authenticator,
+    backend::BackendClient,
     config::Config,
     exchange::Exchanges,
     journal::Journal,
     link::Link,
-    listener::{CertificateError, Listener, Reception, server_config},
+    listener::{Certificate, CertificateError, Listener, Reception, server_config},
     metrics::Metrics,
     private::Private,
     proxy::Proxy,
@@ -32,6 +34,7 @@ pub struct Gateway {
     private: Option<Private>,
     journal: Arc<Journal>,
     authenticator: Arc<Authenticator>,
+    certificate: Option<Arc<Certificate>>,
     reception: Arc<Reception<Proxy>>,
     background: Background,
 }
@@ -40,6 +43,7 @@ pub struct Gateway {
 #[derive(Clone)]
 pub struct Reins {
     authenticator: Arc<Authenticator>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// Why a gateway could not start.
@@ -58,6 +62,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// There is no TLS to be had.
+    #[error("gateway.https: TLS cannot be spoken")]
+    Tls(#[from] rustls::Error),
     /// The way to the backend cannot be used.
     #[error(transparent)]
     Channel(#[from] Invalid),
@@ -83,10 +90,9 @@ impl Gateway {
     /// Takes the ports and builds everything, but serves nobody yet.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
-        let https = match &config.https {
-            Some(https) => Some((https.addr, server_config(https)?)),
-            None => None,
-        };
+        let certificate = config.https.as_ref().map(Certificate::read).transpose()?.map(Arc::new);
+        let tls = certificate.clone().map(server_config).transpose()?;
+        let https = config.https.as_ref().map(|https| https.addr).zip(tls);
         let http = config.http.map(|addr| listen("gateway.http", addr, None)).transpose()?;
         let https =
             https.map(|(addr, tls)| listen("gateway.https", addr, Some(tls))).transpose()?;
@@ -101,7 +107,9 @@ impl Gateway {
 
         let background = Background::new();
         let link = Arc::new(Link::open(&config.backend)?);
-        let journal = Journal::open(&config, Arc::clone(&link), &metrics)?;
+        let key = AssertionKey::new(*config.assertion_key.expose());
+        let backend = Arc::new(BackendClient::new(link, key));
+        let journal = Journal::open(&config, Arc::clone(&backend), &metrics)?;
         let exchanges =
             Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal)).map_err(StartError::Log)?;
         let authenticator =
@@ -109,7 +117,7 @@ impl Gateway {
         let proxy = Proxy::new(
             &config,
             Arc::clone(&authenticator),
-            link,
+            backend,
             Arc::clone(&exchanges),
             &background,
         );
@@ -120,6 +128,7 @@ impl Gateway {
             private,
             journal,
             authenticator,
+            certificate,
             reception: Reception::new(proxy, &config, exchanges, metrics),
             background,
         })
@@ -142,7 +151,8 @@ impl Gateway {
 
     /// What can be changed while it serves.
     pub fn reins(&self) -> Reins {
-        Reins { authenticator: Arc::clone(&self.authenticator) }
+        let certificate = self.certificate.clone();
+        Reins { authenticator: Arc::clone(&self.authenticator), certificate }
     }
 
     /// Serves until `shutdown` resolves, then lets requests in flight end.
@@ -169,11 +179,19 @@ impl Gateway {
 }
 
 impl Reins {
-    /// Believes tokens by the keys of `config` from now on, and by no others. Everything else stays as
-    /// it was.
+    /// Believes tokens by the keys of `config` from now on, and by no others, and shows the certificate
+    /// that its files hold now. Everything else stays as it was, and so does a certificate whose files
+    /// cannot be used.
     pub fn take_up(&self, config: Config) {
         tracing::info!(keys = ?config.token_keys, "the keys of access tokens are in force");
         self.authenticator.replace_keys(config.token_keys, config.legacy_until);
+        let Some((shown, https)) = self.certificate.as_ref().zip(config.https) else { return };
+        match shown.renew(&https) {
+            Ok(()) => tracing::info!("the certificate is in force"),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "the certificate was refused: the one in force stays");
+            }
+        }
     }
 }
 

@@ -6,13 +6,17 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 use memoric_config::redis::Redis;
 use memoric_contract::Operation;
 use serde_json::{Value, json};
 use time::{
     OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description,
 };
-use tokio::time::sleep;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{sleep, timeout},
+};
 
 use crate::{backend::BackendClient, journal::Journal, metrics::Metrics};
 
@@ -46,6 +50,13 @@ struct Probed {
     journal: bool,
 }
 
+/// A question that a disk may take for ever to answer.
+///
+/// It is asked on a thread that may wait, and not again before it is answered: a disk that hangs
+/// costs one thread.
+#[derive(Default)]
+struct Trial(Option<JoinHandle<bool>>);
+
 impl Health {
     pub(crate) fn new(
         backend: Arc<BackendClient>,
@@ -68,10 +79,12 @@ impl Health {
 
     /// Probes until it is dropped.
     pub(crate) async fn watch(&self) {
+        let mut trial = Trial::default();
         loop {
             let (backend, redis) = (self.backend.health().await, self.redis.answers());
             let database = backend.as_ref().is_ok_and(|health| health.database);
-            let journal = self.journal.is_taking();
+            let journal = Arc::clone(&self.journal);
+            let journal = trial.asks(move || journal.is_taking()).await;
             let probed = Probed { backend: backend.is_ok(), database, redis, journal };
             self.metrics.backend_up.set(i64::from(probed.backend));
             self.metrics.redis_up.set(i64::from(probed.redis));
@@ -92,15 +105,18 @@ impl Health {
         }
     }
 
-    /// The answer to one of the operations that ask, and whether it is good news.
-    pub(crate) fn answer(&self, operation: Operation) -> Option<(bool, Value)> {
+    /// The answer to one of the operations that ask.
+    pub(crate) fn answer(&self, operation: Operation) -> Option<(StatusCode, Value)> {
         let ready = self.probed.load().can_serve();
         match operation {
-            Operation::ShowService => Some((true, self.service())),
-            Operation::ShowHealth => Some((true, self.liveness())),
-            Operation::ShowReadiness if ready => Some((true, self.readiness())),
-            Operation::ShowReadiness => Some((false, json!({ "detail": self.readiness() }))),
-            Operation::ShowDetailedHealth => Some((true, self.details())),
+            Operation::ShowService => Some((StatusCode::OK, self.service())),
+            Operation::ShowHealth => Some((StatusCode::OK, self.liveness())),
+            Operation::ShowReadiness if ready => Some((StatusCode::OK, self.readiness())),
+            Operation::ShowReadiness => {
+                let told = json!({ "detail": self.readiness() });
+                Some((StatusCode::SERVICE_UNAVAILABLE, told))
+            }
+            Operation::ShowDetailedHealth => Some((StatusCode::OK, self.details())),
             _ => None,
         }
     }
@@ -165,6 +181,20 @@ impl Health {
     }
 }
 
+impl Trial {
+    /// What `ask` says, or what it said that was asked before; no answer in time is no.
+    async fn asks(&mut self, ask: impl FnOnce() -> bool + Send + 'static) -> bool {
+        let asked = self.0.get_or_insert_with(|| spawn_blocking(ask));
+        match timeout(PATIENCE, asked).await {
+            Ok(answer) => {
+                self.0 = None;
+                answer.unwrap_or(false)
+            }
+            Err(_) => false,
+        }
+    }
+}
+
 impl Probed {
     /// Redis only brings revocations sooner, so the service serves without it.
     fn can_serve(self) -> bool {
@@ -212,9 +242,26 @@ const STAMP: &[BorrowedFormatItem<'_>] =
 /// Between two probes.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How long the disk may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_asked_once_and_holds_nobody_up() {
+        let (answer, hears) = mpsc::channel();
+        let mut trial = Trial::default();
+
+        assert!(!trial.asks(move || hears.recv().unwrap()).await, "no answer in time");
+        assert!(!trial.asks(|| panic!("asked twice")).await);
+        answer.send(true).unwrap();
+        assert!(trial.asks(|| panic!("asked twice")).await, "the answer to the first question");
+        assert!(trial.asks(|| true).await && !trial.asks(|| false).await);
+    }
 
     #[test]
     fn only_what_is_needed_to_serve_makes_unready() {

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::source::Source;
 use crate::{
-    api_keys::lookups::Lookups,
+    api_keys::lookups::FailedLookups,
     authn::{self, Authenticator, Disbelief},
     backend::BackendClient,
     config::Issuer,
@@ -37,7 +37,7 @@ pub(crate) struct Issuers {
     authenticator: Arc<Authenticator>,
     backend: Arc<BackendClient>,
     revocations: Arc<Revocations>,
-    lookups: Lookups,
+    lookups: FailedLookups,
     linked: Cache<[u8; 32], Arc<Remembered>>,
     strangers: Cache<[u8; 32], Instant>,
 }
@@ -61,7 +61,7 @@ impl Issuers {
             authenticator,
             backend,
             revocations,
-            lookups: Lookups::new(Instant::now()),
+            lookups: FailedLookups::new(Instant::now()),
             linked: Cache::new(REMEMBERED),
             strangers: Cache::new(REMEMBERED),
         }
@@ -121,18 +121,22 @@ impl Issuers {
             return Err(UNKNOWN);
         }
         let asked = Instant::now();
-        self.lookups.ensure_allowed(client, asked)?;
+        let attempt = self.lookups.begin(client, asked)?;
         let Foreign { issuer, subject, .. } = foreign;
         let subject = Subject { issuer: issuer.clone(), subject: subject.clone() };
-        let linked = self.backend.resolve_subject(&subject).await.map_err(|error| {
-            tracing::debug!(%error, "a subject cannot be looked up");
-            Rejection::BackendUnavailable
-        })?;
+        let linked = match self.backend.resolve_subject(&subject).await {
+            Ok(linked) => linked,
+            Err(error) => {
+                tracing::debug!(%error, "a subject cannot be looked up");
+                attempt.forgive();
+                return Err(Rejection::BackendUnavailable.into());
+            }
+        };
         let Some(linked) = linked else {
             self.strangers.insert(digest, asked);
-            self.lookups.failed(client, asked);
             return Err(UNKNOWN);
         };
+        attempt.forgive();
         self.linked.insert(digest, Arc::new(Remembered { linked: linked.clone(), asked }));
         Ok(linked)
     }

@@ -10,7 +10,7 @@ use std::{future::Future, net::IpAddr, sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header::USER_AGENT};
 use memoric_contract::{
-    AssertionKey, Caller, Operation, RecordedBy, RequestId, UserId,
+    Caller, Operation, RecordedBy, RequestId, UserId,
     audit::{
         Emitter, EventType, OWNER_HEADER, Personal, RECORDED_HEADER, RESOURCE_HEADER, Record,
         Report, Severity, user_agent,
@@ -26,7 +26,6 @@ use crate::{
     config::Config,
     exchange::Exchange,
     gateway::StartError,
-    link::Link,
     metrics::Metrics,
     rejection::Rejection,
     spool::{Reason, Spool, SpoolRefusal, Transport, Undelivered},
@@ -35,7 +34,7 @@ use crate::{
 /// Makes the record of each exchange, and sees it to the spool.
 pub(crate) struct Journal {
     spool: Arc<Spool>,
-    backend: BackendClient,
+    backend: Arc<BackendClient>,
 }
 
 /// What the backend says of an answer to us alone.
@@ -58,16 +57,14 @@ struct Upshot<'a> {
 }
 
 impl Journal {
-    /// Opens the spool, and lets `metrics` show what is in it.
+    /// Opens the spool, whose records `backend` is to have, and lets `metrics` show what is in it.
     pub(crate) fn open(
         config: &Config,
-        link: Arc<Link>,
+        backend: Arc<BackendClient>,
         metrics: &Metrics,
     ) -> Result<Arc<Self>, StartError> {
         let spool = Arc::new(Spool::open(config.spool.clone()).map_err(StartError::Spool)?);
         metrics.include(Figures::new(Arc::clone(&spool))?)?;
-        let key = AssertionKey::new(*config.assertion_key.expose());
-        let backend = BackendClient::new(link, key);
         Ok(Arc::new(Self { spool, backend }))
     }
 
@@ -97,7 +94,7 @@ impl Journal {
         let (status, aside) = (rejection.status(), Aside::default());
         let upshot = Upshot { event, status, aside, rejection: Some(&rejection) };
         let report = upshot.report(exchange, headers);
-        if exchange.caller.is_none() || rejection.ends_credential() {
+        if exchange.caller.is_none() || rejection.makes_stranger() {
             self.spool.record_stranger(rejection.code(), &report, Instant::now());
             return rejection;
         }
@@ -146,7 +143,7 @@ impl Journal {
 
     /// Delivers to the backend until `shutdown` resolves, and then what is left.
     pub(crate) async fn deliver(&self, shutdown: impl Future<Output = ()>) {
-        self.spool.run(&self.backend, shutdown).await;
+        self.spool.run(&*self.backend, shutdown).await;
     }
 }
 
@@ -266,7 +263,10 @@ pub(crate) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{config::tests::environment, exchange::Exchanges, spool::tests::Backend};
+    use crate::{
+        backend::tests::client, config::tests::environment, exchange::Exchanges,
+        spool::tests::Backend,
+    };
 
     /// A journal of which nothing is kept.
     pub(crate) fn journal(metrics: &Metrics) -> Arc<Journal> {
@@ -283,8 +283,7 @@ pub(crate) mod tests {
         settings.audit.spool.folder = folder.path().join("spool");
         change(&mut settings);
         let config = Config::new(&settings, &environment()).unwrap();
-        let link = Arc::new(Link::open(&config.backend).unwrap());
-        Journal::open(&config, link, metrics).unwrap()
+        Journal::open(&config, client(&config), metrics).unwrap()
     }
 
     /// Exchanges that happen, and what is written down of them.
@@ -459,6 +458,7 @@ pub(crate) mod tests {
     async fn whose_credential_has_ended_is_a_stranger_with_a_name() {
         for (rejection, event) in [
             (Rejection::TokenExpired, EventType::TokenExpired),
+            (Rejection::ForeignAddress, EventType::AccessDenied),
             (Rejection::Revoked, EventType::TokenInvalid),
         ] {
             let desk = Desk::new();

@@ -181,7 +181,8 @@ impl<K: Hash + Eq + Clone> StateStore for Capped<K> {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        if self.states.len() < self.most || self.states.contains_key(key) {
+        // What is likely first: to count them takes every lock of the map.
+        if self.states.contains_key(key) || self.states.len() < self.most {
             self.states.measure_and_replace(key, decide)
         } else {
             self.shared.measure_and_replace(&NotKeyed::NonKey, decide)

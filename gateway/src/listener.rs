@@ -25,8 +25,11 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::tls::CertificateError;
 pub(crate) use self::{
-    connection::Connection, deadline::BodyDue, downstream::is_untold, reception::Reception,
-    tls::server_config,
+    connection::Connection,
+    deadline::BodyDue,
+    downstream::is_untold,
+    reception::Reception,
+    tls::{Certificate, server_config},
 };
 
 /// A socket that clients connect to.

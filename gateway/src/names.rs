@@ -29,12 +29,12 @@ impl Names {
 
     /// Whether a page that was served by the authority that it asks, by `request`, was served by us.
     ///
-    /// Where no names are set it is, unless it came in clear from this very machine: nobody has a
-    /// certificate for a stranger's name, and a client elsewhere finds us by a name that we cannot
-    /// know, but a local one by an address or as `localhost`.
+    /// Where no names are set it is, unless it came in clear by loopback: nobody has a certificate for
+    /// a stranger's name, and a client elsewhere finds us by a name that we cannot know, but a local
+    /// one by an address or as `localhost`. Who comes by another address of this machine is elsewhere.
     pub(crate) fn are_of(&self, request: &Request<'_>) -> bool {
-        let is_local = request.client.is_none_or(|client| client.is_loopback());
-        let is_anybodys = self.0.is_empty() && (request.over_tls || !is_local);
+        let by_loopback = request.client.is_none_or(|client| client.is_loopback());
+        let is_anybodys = self.0.is_empty() && (request.over_tls || !by_loopback);
         is_anybodys || request.authority().is_some_and(|authority| self.include(authority))
     }
 

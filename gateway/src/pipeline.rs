@@ -33,9 +33,9 @@ use crate::{
 
 /// What the checks need to know.
 pub(crate) struct Pipeline {
-    pub(crate) cors: Cors,
+    cors: Cors,
     names: Names,
-    pub(crate) limits: Arc<Limits>,
+    limits: Arc<Limits>,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) authenticator: Arc<Authenticator>,
     issuers: Issuers,
@@ -170,6 +170,7 @@ impl Pipeline {
         match &exchange.caller {
             Some(caller) if exchange.upload.is_over() && exchange.began.elapsed() > FRESH => {
                 authn::ensure_unexpired(caller, now())?;
+                self.revocations.ensure_current(caller)?;
                 self.revocations.ensure_live(caller).await
             }
             _ => Ok(()),

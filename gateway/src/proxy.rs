@@ -8,7 +8,7 @@ use http::{Version, header::EXPECT};
 use memoric_config::schema::Check;
 use memoric_contract::{AssertionKey, Operation, api_key::CheckKey};
 use pingora::{
-    Error, ErrorSource, ErrorType, Result,
+    Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader, StatusCode},
     prelude::HttpPeer,
     protocols::Digest,
@@ -23,14 +23,12 @@ use crate::{
     backend::BackendClient,
     config::{Config, TrustedProxies},
     exchange::{Exchange, Exchanges, Outcome},
-    forward::{Forward, fault},
+    forward::{Forward, fault, is_answered, rejection_for},
     gateway::Background,
     health::{Features, Health},
     issuers::Issuers,
     journal::Aside,
     limits::Limits,
-    link::Link,
-    listener::Connection,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
     request::{self, Request},
@@ -54,14 +52,14 @@ impl Proxy {
     pub(crate) fn new(
         config: &Config,
         authenticator: Arc<Authenticator>,
-        link: Arc<Link>,
+        backend: Arc<BackendClient>,
         exchanges: Arc<Exchanges>,
         background: &Background,
     ) -> Self {
+        let key = AssertionKey::new(*config.assertion_key.expose());
+        let forward = Forward::new(Arc::clone(backend.link()), key, config.timeouts);
         let metrics = Arc::clone(exchanges.metrics());
         let metrics_of_issuers = Arc::clone(&metrics);
-        let key = AssertionKey::new(*config.assertion_key.expose());
-        let backend = Arc::new(BackendClient::new(Arc::clone(&link), key.clone()));
         let lookup = match config.revocation_check {
             Check::List => None,
             Check::Lookup => Some(Lookup::new(Arc::clone(&config.redis))),
@@ -103,7 +101,7 @@ impl Proxy {
                 api_keys,
                 journal,
             ),
-            forward: Forward::new(link, key, config.timeouts),
+            forward,
             health,
             exchanges,
             proxies: config.proxies.clone(),
@@ -111,10 +109,12 @@ impl Proxy {
         }
     }
 
-    /// What the gateway answers by itself, and whether that is good news.
-    fn answer(&self, operation: Operation) -> Option<(bool, Value)> {
+    /// What the gateway answers by itself.
+    fn answer(&self, operation: Operation) -> Option<(StatusCode, Value)> {
         match operation {
-            Operation::ShowSigningKeys => Some((true, self.pipeline.authenticator.public_keys())),
+            Operation::ShowSigningKeys => {
+                Some((StatusCode::OK, self.pipeline.authenticator.public_keys()))
+            }
             operation => self.health.answer(operation),
         }
     }
@@ -166,9 +166,7 @@ impl ProxyHttp for Proxy {
                 return Ok(false);
             }
             Ok(Decision::Answer(operation)) => match self.answer(operation) {
-                Some((is_good, body)) => {
-                    let status =
-                        if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                Some((status, body)) => {
                     respond::answer(session, exchange, status, &body).await?;
                 }
                 None => self.refuse(session, exchange, Rejection::Internal).await?,
@@ -323,43 +321,6 @@ async fn invite_body(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Whether an answer has begun. `100 Continue` is none.
-fn is_answered(session: &Session) -> bool {
-    session.response_written().is_some_and(|head| !head.status.is_informational())
-}
-
-/// Whether the backend may have changed something before the connection to it broke: all of a
-/// change was on its way. Asking for it again might make it two.
-fn may_be_done(session: &Session, exchange: &Exchange) -> bool {
-    let is_safe = session.req_header().method.is_safe();
-    !is_safe && exchange.upstream.is_sent() && exchange.upload.is_over()
-}
-
-/// What the client is told of a fault. Nothing, where it is the client that is gone.
-fn rejection_for(error: &Error, session: &Session, exchange: &Exchange) -> Option<Rejection> {
-    if Connection::of(session).is_some_and(Connection::has_flawed_body) {
-        return Some(Rejection::Misframed("The body is not in well-formed chunks"));
-    }
-    match (error.esource(), error.etype()) {
-        (
-            ErrorSource::Downstream,
-            ErrorType::ConnectionClosed | ErrorType::WriteError | ErrorType::ReadError,
-        ) => None,
-        (ErrorSource::Downstream, _) => Some(Rejection::BodyIncomplete),
-        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => {
-            Some(Rejection::BackendLate)
-        }
-        (ErrorSource::Upstream, ErrorType::InvalidHTTPHeader | ErrorType::H1Error) => {
-            Some(Rejection::BackendUnusable)
-        }
-        (ErrorSource::Upstream, _) if may_be_done(session, exchange) => {
-            Some(Rejection::OutcomeUnknown)
-        }
-        (ErrorSource::Upstream, _) => Some(Rejection::BackendUnavailable),
-        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use memoric_config::Settings;
@@ -367,7 +328,10 @@ mod tests {
     use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
     use super::*;
-    use crate::{config::tests::environment, journal::tests::journal, metrics::Metrics};
+    use crate::{
+        backend::tests::client, config::tests::environment, journal::tests::journal,
+        metrics::Metrics,
+    };
 
     #[tokio::test]
     async fn the_first_phase_leaves_no_identity_of_a_clients_own_making() {
@@ -389,12 +353,11 @@ mod tests {
         let metrics = Arc::new(Metrics::new().unwrap());
         let journal = journal(&metrics);
         let config = Config::new(&Settings::default(), &environment()).unwrap();
-        let link = Arc::new(Link::open(&config.backend).unwrap());
         let authenticator = Arc::new(Authenticator::new(config.token_keys.clone(), None));
         Proxy::new(
             &config,
             authenticator,
-            link,
+            client(&config),
             Exchanges::new(metrics, journal).unwrap(),
             &Background::new(),
         )

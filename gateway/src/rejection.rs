@@ -204,11 +204,12 @@ impl Rejection {
         })
     }
 
-    /// Whether the credential that was presented is worth nothing any more, so that whoever has it
-    /// is a stranger to the trail. Where nobody could be asked, they are who they say: nothing else
-    /// is done for anybody then, and what strangers do is not always recorded one by one.
-    pub(crate) const fn ends_credential(&self) -> bool {
-        matches!(self, Self::TokenExpired | Self::Revoked)
+    /// Whether the credential that was presented is worth nothing any more, or nothing where it came
+    /// from, so that whoever has it is a stranger to the trail: a thief must not fill the room of those
+    /// who are known. Where nobody could be asked, they are who they say: nothing else is done for
+    /// anybody then, and what strangers do is not always recorded one by one.
+    pub(crate) const fn makes_stranger(&self) -> bool {
+        matches!(self, Self::TokenExpired | Self::Revoked | Self::ForeignAddress)
     }
 
     /// The sentence that a client reads: the guide's, or the Python server's, where they have one.

@@ -95,6 +95,12 @@ impl Revocations {
         self.list.is_current(identity)
     }
 
+    /// Rejects an identity of which not everything is true any more that it was judged by. The
+    /// credential may live on: whoever asks again is judged by what is true then.
+    pub(crate) fn ensure_current(&self, identity: &Identity) -> Result<(), Rejection> {
+        if self.is_current(identity) { Ok(()) } else { Err(Rejection::Revoked) }
+    }
+
     /// Takes note of a revocation, from wherever it was heard. Hearing it again does no harm.
     pub(super) fn apply(&self, revocation: Revocation) {
         self.list.add(revocation);

@@ -1,6 +1,6 @@
 //! API keys: shown once, good for what they were made for, and dead when they are ended.
 
-use harness::{CHECK_SECRET, PASSWORD, Person, Program, Recipe, World, until};
+use harness::{CHECK_SECRET, PASSWORD, Person, Program, Recipe, Upload, World, until};
 use memoric_contract::api_key::{ApiKey, CheckKey};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -211,6 +211,28 @@ async fn a_key_survives_a_new_password_and_follows_new_roles() {
     .await;
 
     assert_eq!(use_key(&world, &key).await, StatusCode::OK, "reading is still allowed");
+}
+
+#[tokio::test]
+async fn a_key_whose_owner_has_changed_does_not_end_what_it_began() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let key = secret(&create(&world, &alice, json!({"name": "one"})).await);
+    let upload = Upload::begin(world.http, &key).await;
+    let superuser = world.superuser().await;
+    let change = "UPDATE memoric.users SET roles = '{readonly}' WHERE id = $1";
+    superuser.execute(change, &[&alice.id]).await.unwrap();
+    superuser.execute("SELECT credentials.end_all($1)", &[&alice.id]).await.unwrap();
+    until("the gateway has heard", async || {
+        let asked = world.ask_as(&alice, Method::GET, "/memories").send().await.unwrap();
+        asked.status() == StatusCode::UNAUTHORIZED
+    })
+    .await;
+
+    let answer = upload.end().await;
+
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(use_key(&world, &key).await, StatusCode::OK, "asked anew it lives, and may read");
 }
 
 #[tokio::test]

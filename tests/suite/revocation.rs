@@ -234,6 +234,34 @@ async fn asked_for_every_request_redis_says_no_or_the_backend_is_asked() {
 }
 
 #[tokio::test]
+async fn who_waits_in_vain_for_redis_takes_no_connection_from_others() {
+    let redis = RedisRecipe::on_a_socket().start().await;
+    let settings = schema::Redis { url: redis.url(), ..Default::default() };
+    let client = Client::new(&settings, &Environment::default()).unwrap();
+    let connection = async || {
+        let asked = [redis::cmd("CLIENT").arg("ID").to_owned()];
+        client.ask(&asked, Duration::from_secs(10)).await.unwrap()
+    };
+    let first = connection().await;
+    let block = [redis::cmd("BLPOP").arg("nothing").arg(0).to_owned()];
+
+    let in_vain = client.ask(&block, Duration::from_millis(800));
+    let others = async {
+        sleep(Duration::from_millis(50)).await;
+        assert!(
+            client.ping(Duration::from_millis(50)).await.is_err(),
+            "it stands behind the other"
+        );
+        connection().await
+    };
+    let (in_vain, second) = tokio::join!(in_vain, others);
+
+    assert!(in_vain.is_err());
+    assert_ne!(first, second, "a connection that answers nobody is given up");
+    assert_eq!(connection().await, second, "and the one after it is not");
+}
+
+#[tokio::test]
 async fn what_would_lose_revocations_is_told_by_check() {
     let recipe = Recipe::new().await;
 

@@ -76,6 +76,28 @@ async fn a_password_is_shown_only_for_an_admin_that_was_made() {
 }
 
 #[tokio::test]
+async fn a_run_that_was_killed_before_it_told_the_password_has_lost_none() {
+    let mut up = Up::prepare();
+    let mut run = up.launch();
+    let migrated = up.home.join("log/migrate.log");
+    let is_made =
+        || std::fs::read_to_string(&migrated).is_ok_and(|log| log.contains("created admin"));
+    let began = Instant::now();
+    while !is_made() {
+        assert!(run.is_running() && began.elapsed() < Duration::from_secs(120), "{}", run.stderr());
+        sleep(Duration::from_millis(1)).await;
+    }
+    run.kill();
+    assert!(!run.stdout().contains("password "), "it was killed too late");
+
+    up.start_again().await;
+
+    let admin = up.admin_token().await;
+    assert_eq!(up.status(&admin).await, 200);
+    up.end(Signal::TERM);
+}
+
+#[tokio::test]
 async fn a_killed_run_is_recovered_by_the_next_one() {
     let mut up = Up::start().await;
     let alice = up.register("alice").await;
@@ -157,6 +179,7 @@ async fn a_taken_port_is_told_and_everything_is_stopped_again() {
 
 impl Up {
     fn prepare() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::Builder::new().prefix("up-").tempdir_in("/tmp").unwrap();
         std::fs::set_permissions(
             folder.path(),

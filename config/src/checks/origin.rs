@@ -1,4 +1,4 @@
-//! Origins of web pages, exactly as browsers send them.
+//! Origins of web pages and names of hosts, exactly as browsers send them.
 
 use std::net::{IpAddr, Ipv6Addr};
 

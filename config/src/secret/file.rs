@@ -31,6 +31,15 @@ pub(crate) fn read(variable: &str, path: &str) -> Result<SecretString, ConfigErr
 }
 
 fn text(path: &Path, variable: &str) -> io::Result<Zeroizing<String>> {
+    let bytes = bytes(path, variable)?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text")),
+    }
+}
+
+/// What rests at `path`, which is the secret `what`.
+pub(crate) fn bytes(path: &Path, what: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
@@ -39,7 +48,7 @@ fn text(path: &Path, variable: &str) -> io::Result<Zeroizing<String>> {
     if metadata.is_file() && metadata.mode() & 0o077 != 0 {
         // Kubernetes mounts secrets readable to all: worth a word, not a refusal.
         let mode = format_args!("{:04o}", metadata.mode() & 0o7777);
-        tracing::warn!(variable, path = %path.display(), %mode, "secret file is open to others");
+        tracing::warn!(what, path = %path.display(), %mode, "secret file is open to others");
     }
 
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST));
@@ -47,10 +56,7 @@ fn text(path: &Path, variable: &str) -> io::Result<Zeroizing<String>> {
     if bytes.len() > LONGEST {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge));
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text")),
-    }
+    Ok(bytes)
 }
 
 /// The path, unless it may be a secret that was put where its file's name belongs.

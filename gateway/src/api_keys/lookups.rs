@@ -1,8 +1,9 @@
 //! How many look-ups of credentials may fail, from one network and from all.
 
 use std::{
+    convert::Infallible,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -11,67 +12,82 @@ use quick_cache::sync::Cache;
 
 use crate::{limits::Budget, rejection::Rejection};
 
-/// Failures of the last minute. A key that fails had a good check MAC, so it was revoked, has expired,
+/// Failures of a minute, and look-ups that are not known to be better. A key that fails had a good check MAC, so it was revoked, has expired,
 /// or is a guess by who has the check key: in each case asking again and again helps nobody.
-pub(crate) struct Lookups {
-    networks: Cache<Network, Window>,
-    all: Mutex<Window>,
+pub(crate) struct FailedLookups {
+    networks: Cache<Network, Arc<Window>>,
+    all: Arc<Window>,
 }
 
+/// A look-up that was allowed. It counts as failed, also where nobody stays to hear its answer, until
+/// it is said to have gone well.
+pub(crate) struct Attempt([(Arc<Window>, Instant); 2]);
+
 /// Failures since a moment.
+struct Window(Mutex<Count>);
+
 #[derive(Clone, Copy)]
-struct Window {
+struct Count {
     began: Instant,
     failures: u32,
 }
 
-impl Lookups {
+impl FailedLookups {
     pub(crate) fn new(now: Instant) -> Self {
-        let networks = Cache::new(NETWORKS);
-        Self { networks, all: Mutex::new(Window { began: now, failures: 0 }) }
+        Self { networks: Cache::new(NETWORKS), all: Arc::new(Window::new(now)) }
     }
 
-    /// Rejects a look-up where too many have failed.
-    pub(crate) fn ensure_allowed(
-        &self,
-        client: Option<IpAddr>,
-        now: Instant,
-    ) -> Result<(), Rejection> {
+    /// Allows one more look-up, unless too many have failed.
+    pub(crate) fn begin(&self, client: Option<IpAddr>, now: Instant) -> Result<Attempt, Rejection> {
         let network = Network::of(client.ok_or(Rejection::Unaccountable)?);
-        let here = self.networks.get(&network).map_or(Ok(()), |window| window.ensure(MOST, now));
-        here.and_then(|()| self.all().ensure(MOST_OF_ALL, now))
+        let new = || Ok::<_, Infallible>(Arc::new(Window::new(now)));
+        let Ok(here) = self.networks.get_or_insert_with(&network, new);
+        let counted_here = here.charge(MOST, now)?;
+        let counted = self.all.charge(MOST_OF_ALL, now);
+        let counted = counted.inspect_err(|_| here.refund(counted_here))?;
+        Ok(Attempt([(here, counted_here), (Arc::clone(&self.all), counted)]))
     }
+}
 
-    /// Takes note of a look-up that failed.
-    pub(crate) fn failed(&self, client: Option<IpAddr>, now: Instant) {
-        if let Some(network) = client.map(Network::of) {
-            let window = self.networks.get(&network).unwrap_or(Window { began: now, failures: 0 });
-            self.networks.insert(network, window.after_another(now));
+impl Attempt {
+    /// It has found what it looked for, or nobody could be asked.
+    pub(crate) fn forgive(self) {
+        for (window, counted) in self.0 {
+            window.refund(counted);
         }
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        *all = all.after_another(now);
-    }
-
-    fn all(&self) -> Window {
-        *self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Window {
-    fn ensure(self, most: u32, now: Instant) -> Result<(), Rejection> {
-        let left = MINUTE.saturating_sub(now.saturating_duration_since(self.began));
-        if self.failures < most || left.is_zero() {
-            return Ok(());
-        }
-        let budget = Budget { name: "lookups", burst: most, left: 0, window: MINUTE.as_secs() };
-        Err(Rejection::TooMany { retry_after: left, budget })
+    fn new(now: Instant) -> Self {
+        Self(Mutex::new(Count { began: now, failures: 0 }))
     }
 
-    fn after_another(self, now: Instant) -> Self {
-        if now.saturating_duration_since(self.began) >= MINUTE {
-            return Self { began: now, failures: 1 };
+    /// Counts one more, of which there may be `most` in a minute. Returns in which minute it counts.
+    fn charge(&self, most: u32, now: Instant) -> Result<Instant, Rejection> {
+        let mut count = self.count();
+        let left = MINUTE.saturating_sub(now.saturating_duration_since(count.began));
+        if left.is_zero() {
+            *count = Count { began: now, failures: 0 };
         }
-        Self { failures: self.failures.saturating_add(1), ..self }
+        if count.failures >= most {
+            let budget = Budget { name: "lookups", burst: most, left: 0, window: MINUTE.as_secs() };
+            return Err(Rejection::TooMany { retry_after: left, budget });
+        }
+        count.failures += 1;
+        Ok(count.began)
+    }
+
+    /// Takes one back, if the minute in which it was `counted` is not over.
+    fn refund(&self, counted: Instant) {
+        let mut count = self.count();
+        if count.began == counted {
+            count.failures = count.failures.saturating_sub(1);
+        }
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,30 +109,49 @@ mod tests {
     #[test]
     fn failures_are_budgeted_by_network_and_among_all() {
         let now = Instant::now();
-        let lookups = Lookups::new(now);
+        let lookups = FailedLookups::new(now);
         let (one, other) = (Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into()));
         for _ in 0..MOST {
-            assert_eq!(lookups.ensure_allowed(one, now), Ok(()));
-            lookups.failed(one, now);
+            assert!(lookups.begin(one, now).is_ok());
         }
 
-        let refused = lookups.ensure_allowed(one, now + MINUTE / 2);
-        let Err(Rejection::TooMany { retry_after, budget }) = refused else {
+        let refused = lookups.begin(one, now + MINUTE / 2).err();
+        let Some(Rejection::TooMany { retry_after, budget }) = refused else {
             panic!("{refused:?}")
         };
         assert_eq!((retry_after, budget.burst), (MINUTE / 2, MOST));
-        assert_eq!(lookups.ensure_allowed(other, now), Ok(()));
-        assert_eq!(lookups.ensure_allowed(one, now + MINUTE), Ok(()), "as it was told");
+        lookups.begin(other, now).ok().unwrap().forgive();
+        assert!(lookups.begin(one, now + MINUTE).is_ok(), "as it was told");
 
-        for host in 0..MOST_OF_ALL {
-            lookups.failed(Some(host.to_be_bytes().into()), now);
-        }
-        assert!(lookups.ensure_allowed(other, now).is_err(), "nor from everywhere together");
+        let from_everywhere = (0..MOST_OF_ALL).map(|host| Some(host.to_be_bytes().into()));
+        from_everywhere.for_each(|host| drop(lookups.begin(host, now + MINUTE)));
+        assert!(lookups.begin(other, now + MINUTE).is_err(), "nor from everywhere together");
+    }
+
+    #[test]
+    fn no_more_are_on_their_way_than_may_fail_and_what_goes_well_costs_nothing() {
+        let now = Instant::now();
+        let lookups = FailedLookups::new(now);
+        let begin = |now| lookups.begin(Some([192, 0, 2, 1].into()), now);
+        let mut asking: Vec<_> = (0..MOST).map(|_| begin(now).ok().unwrap()).collect();
+        let late = asking.pop().unwrap();
+        assert!(begin(now).is_err(), "none of them has failed yet");
+
+        asking.into_iter().for_each(Attempt::forgive);
+        let failed = (1..MOST).filter(|_| begin(now).is_ok()).count();
+        assert_eq!(failed + 1, MOST as usize, "one is still asking");
+        assert!(begin(now).is_err());
+
+        let failed = (0..MOST).filter(|_| begin(now + MINUTE).is_ok()).count();
+        late.forgive();
+        assert_eq!(failed, MOST as usize);
+        assert!(begin(now + MINUTE).is_err(), "that was another minute");
     }
 
     #[test]
     fn who_has_no_address_looks_nothing_up() {
-        let lookups = Lookups::new(Instant::now());
-        assert_eq!(lookups.ensure_allowed(None, Instant::now()), Err(Rejection::Unaccountable));
+        let lookups = FailedLookups::new(Instant::now());
+        let refused = lookups.begin(None, Instant::now()).err();
+        assert_eq!(refused, Some(Rejection::Unaccountable));
     }
 }

@@ -7,7 +7,7 @@ use memoric_contract::AssertionKey;
 use tokio::{runtime, time::timeout};
 
 use super::{Console, Failure, config, table};
-use crate::{Config, backend::BackendClient, link::Link, listener::server_config, spool};
+use crate::{Config, backend::BackendClient, link::Link, listener::Certificate, spool};
 
 /// Prints every setting and who may do what, then whether each thing that the gateway needs is there.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
@@ -46,7 +46,7 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
 
 /// Whether the certificate can be shown, where one is to be.
 fn certificate(config: &Config) -> Result<(), Failure> {
-    config.https.as_ref().map(server_config).transpose()?;
+    config.https.as_ref().map(Certificate::read).transpose()?;
     Ok(())
 }
 

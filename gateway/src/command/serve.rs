@@ -1,14 +1,11 @@
 //! `serve`: answers clients until it is told to stop, and looks at its keys again when told to.
 
-use memoric_config::command::Chain;
+use memoric_config::command::Signals;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{
-    runtime, select,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::runtime;
 
 use super::{Console, Failure, config};
-use crate::{Config, Gateway, gateway::Reins};
+use crate::{Config, Gateway};
 
 /// Serves until SIGTERM or SIGINT, then drains. At SIGHUP, reloads.
 pub(super) fn run(console: &Console) -> Result<(), Failure> {
@@ -20,9 +17,7 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
 }
 
 async fn serve(console: &Console, config: Config) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let signals = Signals::hear()?;
     let gateway = Gateway::bind(config).await?;
     tracing::info!(
         http = gateway.http_addr().map(tracing::field::display),
@@ -32,31 +27,10 @@ async fn serve(console: &Console, config: Config) -> Result<(), Failure> {
     );
 
     let reins = gateway.reins();
-    gateway
-        .run(async move {
-            loop {
-                select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    _ = hangup.recv() => reload(console, &reins),
-                }
-            }
-            tracing::info!("stopping");
-        })
-        .await;
+    let take_up = |again: &Console| super::config(again).map(|config| reins.take_up(config));
+    gateway.run(signals.stop(console, take_up)).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Takes up what the settings now say of the keys of access tokens. Settings that are refused are
-/// refused whole: those in force stay.
-fn reload(console: &Console, reins: &Reins) {
-    match console.reopen().and_then(|again| config(&again)) {
-        Ok(config) => reins.take_up(config),
-        Err(error) => {
-            tracing::error!(error = %Chain(&error), "the settings were refused: those in force stay");
-        }
-    }
 }
 
 /// Takes as many file descriptors as the system lets us have: with the customary 1024 a single

@@ -5,12 +5,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 /// Reads whose connection it is. `None`: the proxy looks after us by it, or does not tell whose it is.
 ///
 /// Not a byte more is read: what comes behind is the client's.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut first = [0; SIGNATURE.len()];
     stream.read_exact(&mut first).await?;
     if first == *SIGNATURE {
@@ -18,9 +18,23 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
     }
     let mut line = first.to_vec();
     while line.starts_with(b"PROXY ") && !line.ends_with(b"\n") && line.len() < LONGEST_LINE {
-        line.push(stream.read_u8().await?);
+        read_on(stream, &mut line).await?;
     }
     introduced(&line).ok_or_else(malformed)
+}
+
+/// Reads more of a `line`, as far as it is here and not beyond its end.
+async fn read_on(stream: &mut TcpStream, line: &mut Vec<u8>) -> io::Result<()> {
+    let mut more = vec![0; LONGEST_LINE.saturating_sub(line.len())];
+    let here = stream.peek(&mut more).await?;
+    if here == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let end = more.iter().take(here).position(|byte| *byte == b'\n');
+    more.truncate(end.map_or(here, |end| end + 1));
+    stream.read_exact(&mut more).await?;
+    line.append(&mut more);
+    Ok(())
 }
 
 /// Whom a line of version 1 introduces, if it is one.
@@ -42,9 +56,11 @@ fn introduced(line: &[u8]) -> Option<Option<SocketAddr>> {
 }
 
 /// Whom a block of version 2 introduces. What it tells besides is not read.
-async fn read_block(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
-    let (command, family) = (stream.read_u8().await?, stream.read_u8().await?);
-    let length = usize::from(stream.read_u16().await?);
+async fn read_block(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await?;
+    let [command, family, high, low] = head;
+    let length = usize::from(u16::from_be_bytes([high, low]));
     if length > LONGEST_BLOCK {
         return Err(malformed());
     }
@@ -93,6 +109,8 @@ const LONGEST_BLOCK: usize = 2048;
 
 #[cfg(test)]
 mod tests {
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
     use super::*;
 
     #[tokio::test]
@@ -110,9 +128,11 @@ mod tests {
             (block(PROXY, 0, b""), None),
         ] {
             let sent = [&said[..], b"GET /"].concat();
-            let (read, rest) = introduce(&sent).await;
-            assert_eq!(read.unwrap(), source.map(|source| source.parse().unwrap()), "{said:?}");
-            assert_eq!(rest, b"GET /", "{said:?}");
+            for parts in [vec![&sent[..]], sent.chunks(7).collect()] {
+                let (read, rest) = introduce(&parts).await;
+                assert_eq!(read.unwrap(), source.map(|source| source.parse().unwrap()), "{said:?}");
+                assert_eq!(rest, b"GET /", "{said:?}");
+            }
         }
     }
 
@@ -138,14 +158,28 @@ mod tests {
             SIGNATURE.to_vec(),
             b"PROXY".to_vec(),
         ] {
-            let (read, _) = introduce(&said).await;
+            let (read, _) = introduce(&[&said]).await;
             assert!(read.is_err(), "{said:?}: {read:?}");
         }
     }
 
-    async fn introduce(bytes: &[u8]) -> (io::Result<Option<SocketAddr>>, &[u8]) {
-        let mut rest = bytes;
-        (read(&mut rest).await, rest)
+    /// What is read of `parts` that come one by one, and what is left.
+    async fn introduce(parts: &[&[u8]]) -> (io::Result<Option<SocketAddr>>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut proxy = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        proxy.set_nodelay(true).unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let says = async {
+            for part in parts {
+                proxy.write_all(part).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            proxy.shutdown().await.unwrap();
+        };
+        let (read, ()) = tokio::join!(read(&mut stream), says);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        (read, rest)
     }
 
     fn line(words: &str) -> Vec<u8> {

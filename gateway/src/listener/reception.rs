@@ -128,11 +128,13 @@ where
         let name = if tls.is_some() { "https" } else { "http" };
         let counted = Counted::new(self.metrics.connections.with_label_values(&[name]));
         let this = Arc::clone(self);
+        // One deadline for all that comes before a request.
+        let due = Instant::now() + self.timeouts.handshake;
         self.connections.spawn(async move {
             let serve = async {
                 let mut tcp = tcp;
-                if let Some(peer) = this.introduced(&mut tcp, peer, &mut seat).await {
-                    this.attend(tcp, peer, tls).await;
+                if let Some(peer) = this.introduced(&mut tcp, (peer, due), &mut seat).await {
+                    this.attend(tcp, peer, tls.map(|tls| (tls, due))).await;
                 }
             };
             select! {
@@ -143,18 +145,18 @@ where
         });
     }
 
-    /// Whose connection it is: that of `peer`, or of whom it introduces.
+    /// Whose connection it is: that of `peer`, or of whom it introduces before it is `due`.
     async fn introduced(
         &self,
         tcp: &mut TcpStream,
-        peer: SocketAddr,
+        (peer, due): (SocketAddr, Instant),
         seat: &mut Admitted,
     ) -> Option<Peer> {
         if !self.proxies.introduce(peer.ip()) {
             return Some(Peer { addr: peer, is_untold: false });
         }
         let read = select! {
-            read = timeout(self.timeouts.handshake, introduction::read(tcp)) => read,
+            read = timeout_at(due, introduction::read(tcp)) => read,
             () = self.closing() => return None,
         };
         let Ok(Ok(introduced)) = read else {
@@ -175,12 +177,12 @@ where
     }
 
     /// Serves one client for as long as their connection lives.
-    async fn attend(&self, tcp: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
+    async fn attend(&self, tcp: TcpStream, peer: Peer, tls: Option<(TlsAcceptor, Instant)>) {
         // Without it an answer in two segments waits for the client's acknowledgement.
         let _ = tcp.set_nodelay(true);
         let transport = match tls {
             None => Transport::Clear(tcp),
-            Some(acceptor) => match self.shake_hands(&acceptor, tcp).await {
+            Some((acceptor, due)) => match self.shake_hands(&acceptor, tcp, due).await {
                 Some(transport) => transport,
                 None => return,
             },
@@ -204,9 +206,14 @@ where
         connection.watch(serve).await;
     }
 
-    async fn shake_hands(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<Transport> {
+    async fn shake_hands(
+        &self,
+        acceptor: &TlsAcceptor,
+        tcp: TcpStream,
+        due: Instant,
+    ) -> Option<Transport> {
         let shaken = select! {
-            shaken = timeout(self.timeouts.handshake, acceptor.accept(tcp)) => shaken,
+            shaken = timeout_at(due, acceptor.accept(tcp)) => shaken,
             () = self.closing() => return None,
         };
         let reason = match shaken {

@@ -27,10 +27,10 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::{
+    backend::tests::client,
     config::{Config, TrustedProxies, tests::environment},
     exchange::{Exchange, Exchanges, Outcome},
     journal::Journal,
-    link::Link,
     metrics::Metrics,
 };
 
@@ -129,12 +129,12 @@ impl House {
         let config = Config::new(&settings, &environment()).unwrap();
 
         let metrics = Arc::new(Metrics::new().unwrap());
-        let link = Arc::new(Link::open(&config.backend).unwrap());
-        let journal = Journal::open(&config, link, &metrics).unwrap();
+        let journal = Journal::open(&config, client(&config), &metrics).unwrap();
         let exchanges = Exchanges::new(Arc::clone(&metrics), journal).unwrap();
         let proxy = Answers(Arc::clone(&exchanges));
         let reception = Reception::new(proxy, &config, exchanges, Arc::clone(&metrics));
-        let tls = server_config(config.https.as_ref().unwrap()).unwrap();
+        let certificate = Certificate::read(config.https.as_ref().unwrap()).unwrap();
+        let tls = server_config(Arc::new(certificate)).unwrap();
         let http = Listener::bind(config.http.unwrap(), None).unwrap();
         let https = Listener::bind(config.https.unwrap().addr, Some(tls)).unwrap();
 
@@ -299,6 +299,27 @@ async fn a_silent_tls_client_is_cut() {
     let took = closed(&mut silent).await;
 
     assert!((250..3000).contains(&took.as_millis()), "cut after {took:?}");
+    assert_eq!(house.counted(r#"memoric_gateway_handshakes_failed_total{reason="late"}"#), 1.0);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn an_introduction_and_a_handshake_have_one_deadline() {
+    let house = House::open(|settings| {
+        settings.gateway.timeouts.handshake = milliseconds(2000);
+        settings.gateway.trusted_proxies = vec!["127.0.0.1".to_owned()];
+        settings.gateway.proxy_protocol = true;
+    })
+    .await;
+    let began = Instant::now();
+    let mut slow = TcpStream::connect(house.https).await.unwrap();
+
+    sleep(Duration::from_millis(1500)).await;
+    slow.write_all(b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\n").await.unwrap();
+    closed(&mut slow).await;
+
+    let took = began.elapsed();
+    assert!((1900..3200).contains(&took.as_millis()), "cut after {took:?}");
     assert_eq!(house.counted(r#"memoric_gateway_handshakes_failed_total{reason="late"}"#), 1.0);
     house.close().await;
 }
@@ -605,7 +626,7 @@ fn a_certificate_that_cannot_be_shown_is_refused_in_one_line() {
             certificate: path(certificate),
             key: path(key),
         };
-        server_config(&https).map(|_| ()).map_err(|error| error.to_string())
+        Certificate::read(&https).map(drop).map_err(|error| error.to_string())
     };
 
     assert_eq!(try_with("cert", "key"), Ok(()));

@@ -2,16 +2,22 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use arc_swap::ArcSwap;
 use memoric_config::pem::{PemError, certificates, private_key};
 use rustls::{
     InconsistentKeys, ServerConfig,
     crypto::ring,
-    server::NoServerSessionStorage,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use thiserror::Error;
 
 use crate::config::Https;
+
+/// The certificate that clients are shown, which can be renewed while they are served.
+#[derive(Debug)]
+pub(crate) struct Certificate(ArcSwap<CertifiedKey>);
 
 /// Why the certificate cannot be shown.
 #[derive(Debug, Error)]
@@ -37,24 +43,46 @@ pub enum CertificateError {
     },
 }
 
-/// TLS 1.2 and 1.3 with the certificate of `https`, for HTTP/2 and HTTP/1.1.
-pub(crate) fn server_config(https: &Https) -> Result<Arc<ServerConfig>, CertificateError> {
-    let chain = certificates(&https.certificate)?;
-    let key = private_key(&https.key)?;
-    let refused = |source| refusal(https, source);
+impl Certificate {
+    /// The certificate of `https`.
+    pub(crate) fn read(https: &Https) -> Result<Self, CertificateError> {
+        certified(https).map(|key| Self(ArcSwap::from_pointee(key)))
+    }
 
+    /// Shows what the files of `https` hold now, from the next handshake on. Where that cannot be
+    /// used, it goes on showing what it does.
+    pub(crate) fn renew(&self, https: &Https) -> Result<(), CertificateError> {
+        certified(https).map(|key| self.0.store(Arc::new(key)))
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// TLS 1.2 and 1.3 that shows `certificate`, for HTTP/2 and HTTP/1.1.
+pub(crate) fn server_config(
+    certificate: Arc<Certificate>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(refused)?
+        .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(refused)?;
+        .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Sessions are resumed from tickets under a key that is renewed every six hours, so that
     // strangers leave nothing behind with us.
-    config.ticketer = ring::Ticketer::new().map_err(refused)?;
+    config.ticketer = ring::Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
+}
+
+fn certified(https: &Https) -> Result<CertifiedKey, CertificateError> {
+    let chain = certificates(&https.certificate)?;
+    let key = private_key(&https.key)?;
+    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider());
+    certified.map_err(|source| refusal(https, source))
 }
 
 fn refusal(https: &Https, source: rustls::Error) -> CertificateError {

@@ -33,8 +33,8 @@ impl Lookup {
 
     /// Whether Redis knows of something that ends `identity`'s credential.
     ///
-    /// One that did not answer when it was asked last is not waited for: the probe of its health finds
-    /// out when it is back.
+    /// One that did not answer when it was asked last is not waited for: what keeps the connection to
+    /// it finds out when it is back.
     pub(super) async fn revokes(&self, identity: &Identity) -> Result<bool, LookupError> {
         if !self.redis.answers() {
             return Err(LookupError::Away);

@@ -130,23 +130,30 @@ impl Log {
 
     /// The same, with a bound of its own.
     pub(crate) fn append_within(&self, frame: &[u8], bound: u64) -> Result<Position, SpoolRefusal> {
+        self.write(|state| state.append(&self.shared, frame, bound))
+    }
+
+    /// Appends what makes a record true that is in the log though its request was refused. It goes
+    /// where that one went, also while the disk fails and nothing else is taken.
+    pub(crate) fn correct(&self, frame: &[u8]) {
+        if let Err(kind) = self.write(|state| state.correct(&self.shared, frame)) {
+            tracing::error!(%kind, "a record in the spool says what did not happen");
+        }
+    }
+
+    /// Writes by `write`, and tells a reader who waits for it.
+    fn write<E>(
+        &self,
+        write: impl FnOnce(&mut State) -> Result<Position, E>,
+    ) -> Result<Position, E> {
         let mut state = self.shared.lock();
-        let written = state.append(&self.shared, frame, bound);
+        let written = write(&mut state);
         let reader_waits = written.is_ok() && std::mem::take(&mut state.reader_waits);
         drop(state);
         if reader_waits {
             self.shared.arrived.notify_one();
         }
         written
-    }
-
-    /// Appends what makes a record true that is in the log though its request was refused. It goes
-    /// where that one went, also while the disk fails and nothing else is taken.
-    pub(crate) fn correct(&self, frame: &[u8]) {
-        let mut state = self.shared.lock();
-        if let Err(kind) = state.correct(&self.shared, frame) {
-            tracing::error!(%kind, "a record in the spool says what did not happen");
-        }
     }
 
     /// Resolves when what ends at `position` is as durable as the settings say.
@@ -283,6 +290,7 @@ mod tests {
     };
 
     use tempfile::{TempDir, tempdir};
+    use tokio::time::timeout;
     use uuid::Uuid;
 
     use super::*;
@@ -500,18 +508,23 @@ mod tests {
         assert!(log.append(&report(1).frame()).is_ok());
     }
 
+    /// A log whose folder went away when one record was written and not yet on the disk, up to where
+    /// that is, and where the folder belongs and is.
+    fn unsynced(folder: &TempDir) -> (Log, Position, [PathBuf; 2]) {
+        let settings = LogSettings { durability: Durability::Strict, ..SMALL };
+        let (log, _) = Log::open(&folder.path().join("log"), settings).unwrap();
+        let [home, away] = ["log", "away"].map(|name| folder.path().join(name));
+        let mut state = log.shared.lock();
+        let written = state.append(&log.shared, &report(0).frame(), u64::MAX).unwrap();
+        fs::rename(&home, &away).unwrap();
+        drop(state);
+        (log, written, [home, away])
+    }
+
     #[tokio::test]
     async fn a_failed_sync_refuses_until_the_disk_has_everything() {
         let folder = tempdir().unwrap();
-        let settings = LogSettings { durability: Durability::Strict, ..SMALL };
-        let (log, _) = Log::open(&folder.path().join("log"), settings).unwrap();
-        let (home, away) = (folder.path().join("log"), folder.path().join("away"));
-        let written = {
-            let mut state = log.shared.lock();
-            let written = state.append(&log.shared, &report(0).frame(), u64::MAX).unwrap();
-            fs::rename(&home, &away).unwrap();
-            written
-        };
+        let (log, written, [home, away]) = unsynced(&folder);
 
         let unsettled = log.settled(written).await;
         tokio::time::sleep(RETRY * 3).await;
@@ -532,15 +545,7 @@ mod tests {
     #[tokio::test]
     async fn a_record_is_corrected_while_the_disk_fails_and_nothing_else_is_taken() {
         let folder = tempdir().unwrap();
-        let settings = LogSettings { durability: Durability::Strict, ..SMALL };
-        let (log, _) = Log::open(&folder.path().join("log"), settings).unwrap();
-        let (home, away) = (folder.path().join("log"), folder.path().join("away"));
-        let written = {
-            let mut state = log.shared.lock();
-            let written = state.append(&log.shared, &report(0).frame(), u64::MAX).unwrap();
-            fs::rename(&home, &away).unwrap();
-            written
-        };
+        let (log, written, [home, away]) = unsynced(&folder);
         let unsettled = log.settled(written).await;
 
         log.correct(&report(0).withheld().frame());
@@ -555,6 +560,22 @@ mod tests {
         assert_eq!(ids(&read_all(&log)), expected([0, 1]), "it stands behind the other");
         let corrected = report(0).withheld().into_parts().0;
         assert_eq!((corrected.status, corrected.success), (Some(503), false));
+    }
+
+    #[tokio::test]
+    async fn a_correction_is_told_to_a_reader_who_waits() {
+        let folder = tempdir().unwrap();
+        let (log, _) = open(&folder);
+        let written = log.append(&report(0).frame()).unwrap();
+        let more = log.more_than(written);
+
+        let told = async {
+            tokio::task::yield_now().await;
+            log.correct(&report(0).withheld().frame());
+        };
+
+        let both = async { tokio::join!(more, told) };
+        assert!(timeout(Duration::from_secs(10), both).await.is_ok(), "nothing else was appended");
     }
 
     #[tokio::test]
