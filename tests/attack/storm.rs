@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::Ipv4Addr,
     sync::{
         Arc,
@@ -179,15 +178,7 @@ fn right(name: &str) -> Value {
 
 /// What gateway and backend hold, in MiB.
 fn sizes(deployment: &Deployment) -> [f64; 2] {
-    [&deployment.gateway, &deployment.backend].map(resident)
-}
-
-fn resident(program: &Started) -> f64 {
-    let pid = program.pid().as_raw_nonzero();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    let kib = line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number");
-    kib / 1024.0
+    [&deployment.gateway, &deployment.backend].map(Started::resident)
 }
 
 const PEOPLE: u32 = 100;

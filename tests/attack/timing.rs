@@ -54,7 +54,7 @@ pub async fn attack() -> bool {
     println!("  without the slowest    {most}");
     println!("  control (older hash)   {control}");
     let is_enough = there.0.len() + nobody.0.len() >= LEAST;
-    let withstood = is_enough && !all.tells() && !most.tells() && control.tells();
+    let withstood = is_enough && !all.tells() && !most.tells() && control.is_told_apart();
     println!("  {}", verdict(withstood, is_enough, &control));
     withstood
 }
@@ -136,6 +136,11 @@ impl Comparison {
         // What is no number says nothing in our favour.
         self.t.is_nan() || self.t.abs() >= THRESHOLD
     }
+
+    /// The same of a control: what is no number, or comes of times that do not vary, shows nothing.
+    fn is_told_apart(&self) -> bool {
+        self.t.is_finite() && self.tells()
+    }
 }
 
 impl fmt::Display for Comparison {
@@ -147,7 +152,7 @@ impl fmt::Display for Comparison {
 }
 
 fn verdict(withstood: bool, is_enough: bool, control: &Comparison) -> &'static str {
-    match (withstood, is_enough, control.tells()) {
+    match (withstood, is_enough, control.is_told_apart()) {
         (true, ..) => "withstood: |t| < 4.5, so time does not tell who has an account",
         (_, false, _) => "nothing is known: there was not enough time",
         (_, _, false) => "nothing is known: the control was not told apart",

@@ -51,15 +51,6 @@ impl Watched {
         };
         Duration::from_secs(ticks) / TICKS_PER_SECOND
     }
-
-    /// The memory that it holds, in MiB.
-    pub fn resident(self) -> f64 {
-        let (Self::Process(pid) | Self::Family(pid)) = self;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-        let held = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = held.and_then(|held| held.split_whitespace().next()?.parse::<f64>().ok());
-        kib.expect("the kernel counts it") / 1024.0
-    }
 }
 
 impl Stat {

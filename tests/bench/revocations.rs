@@ -18,7 +18,6 @@ use uuid::Uuid;
 
 use self::list::List;
 use crate::{
-    cpu::Watched,
     site::Site,
     table::{Goal, Table},
 };
@@ -50,9 +49,9 @@ pub async fn measure(site: &Site, table: &mut Table) {
     }
     tell_delay("what another backend did, by the feed alone", &mut heard, 500.0, table);
 
-    let before = Watched::process(&site.gateway).resident();
+    let before = site.gateway.resident();
     fill(site, &database, &url).await;
-    let held = Watched::process(&site.gateway).resident() - before;
+    let held = site.gateway.resident() - before;
     table.number(WHAT, "gateway, resident", held, "MiB", Goal::AtMost(25.0));
     let held = fill_redis(site).await;
     table.number(WHAT, "Redis, used", held, "MiB", Goal::AtMost(25.0));

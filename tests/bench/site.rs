@@ -11,10 +11,7 @@ use harness::{PASSWORD, Person, Program, Recipe, Servers, Started, free_address}
 use reqwest::{Certificate, Client, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{
-    cpu::Watched,
-    table::{Goal, Table},
-};
+use crate::table::{Goal, Table};
 
 /// Memoric's two processes and what they stand on.
 pub struct Site {
@@ -67,7 +64,7 @@ impl Site {
         for (who, program, took, most) in
             [("gateway", &gateway, gateway_took, 30.0), ("backend", &backend, backend_took, 40.0)]
         {
-            let size = Watched::process(program).resident();
+            let size = program.resident();
             table.number("start to ready", who, took.as_secs_f64(), "s", Goal::AtMost(1.0));
             table.number("resident, idle after the start", who, size, "MiB", Goal::AtMost(most));
         }

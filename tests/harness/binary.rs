@@ -123,6 +123,15 @@ impl Started {
         rustix::process::Pid::from_child(&self.child)
     }
 
+    /// The memory that it holds, in MiB.
+    pub fn resident(&self) -> f64 {
+        let status = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(status).expect("it runs");
+        let held = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = held.and_then(|held| held.split_whitespace().next()?.parse::<f64>().ok());
+        kib.expect("the kernel counts it") / 1024.0
+    }
+
     /// Sends `signal`.
     pub fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(self.pid(), signal).expect("the program runs");

@@ -1,10 +1,6 @@
 //! A gateway with a raw origin behind it.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use memoric_config::Settings;
 use memoric_contract::{
@@ -17,7 +13,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::{
-    JWT_SECRET, Origin,
+    JWT_SECRET, Origin, counted, now,
     world::{Process, begin, end, environment, equip},
 };
 
@@ -79,10 +75,7 @@ impl Edge {
 
     /// The value of one series of the gateway's metrics, 0 where it does not exist.
     pub async fn counted(&self, series: &str) -> f64 {
-        let url = format!("http://{}/metrics", self.metrics);
-        let metrics = reqwest::get(url).await.expect("metrics").text().await.expect("text");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        counted(self.metrics, series).await
     }
 
     /// A folder that goes with this edge.
@@ -98,7 +91,7 @@ impl Edge {
 
 /// An access token, good for an hour, of a user that no database need know.
 pub fn token(user: i64, roles: &[Role]) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = now();
     let claims = Claims {
         sub: user.to_string(),
         roles: roles.iter().copied().collect(),

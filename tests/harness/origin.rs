@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -23,7 +24,8 @@ use tokio::{
 /// A server that believes nobody and repairs nothing.
 ///
 /// What the gateway asks on its own behalf is answered as a healthy backend would, so that the
-/// gateway is ready; whatever else comes is answered by the script.
+/// gateway is ready; whatever else comes is answered by the script. What is no request, or more than
+/// the script can bear, is a fault: when this is dropped, there must be none that nobody took.
 pub struct Origin {
     state: Arc<State>,
     serving: JoinHandle<()>,
@@ -136,24 +138,27 @@ impl Origin {
         lock(&self.state.heard).deliveries.clone()
     }
 
-    /// What arrived and was no request, each with the reason. It should stay empty.
-    pub fn faults(&self) -> Vec<String> {
-        lock(&self.state.heard).faults.clone()
+    /// What was wrong so far, each with the reason: from now on it counts for nothing.
+    pub fn take_faults(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.state.heard).faults)
     }
 
-    /// Forgets what it has heard so far.
+    /// Forgets what it has heard so far, faults apart.
     pub fn forget(&self) {
         let mut heard = lock(&self.state.heard);
         heard.connections.iter_mut().for_each(Vec::clear);
         heard.requests.clear();
         heard.deliveries.clear();
-        heard.faults.clear();
     }
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
         self.serving.abort();
+        // Who panics already has something to say.
+        if !std::thread::panicking() {
+            assert_eq!(self.take_faults(), [""; 0], "faults at the origin");
+        }
     }
 }
 
@@ -161,15 +166,30 @@ impl State {
     async fn serve(self: Arc<Self>, listener: UnixListener) {
         let mut connections = JoinSet::new();
         loop {
-            let (stream, _) = listener.accept().await.expect("the socket is ours");
-            let number = {
-                let mut heard = lock(&self.heard);
-                heard.connections.push(Vec::new());
-                heard.connections.len() - 1
-            };
-            connections.spawn(Arc::clone(&self).attend(stream, number));
-            while connections.try_join_next().is_some() {}
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let (stream, _) = accepted.expect("the socket is ours");
+                    connections.spawn(Arc::clone(&self).attend(stream, self.count_connection()));
+                }
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        self.complain(format!("a connection was not attended to: {error}"));
+                    }
+                }
+            }
         }
+    }
+
+    /// The number of one more connection.
+    fn count_connection(&self) -> usize {
+        let mut heard = lock(&self.heard);
+        heard.connections.push(Vec::new());
+        heard.connections.len() - 1
+    }
+
+    fn complain(&self, fault: String) {
+        lock(&self.heard).faults.push(fault);
+        self.news.send_replace(());
     }
 
     async fn attend(self: Arc<Self>, mut stream: UnixStream, number: usize) {
@@ -185,8 +205,7 @@ impl State {
                 }
                 Reading::Nonsense(reason) => {
                     let seen = String::from_utf8_lossy(&unread);
-                    lock(&self.heard).faults.push(format!("{reason}: {seen:?}"));
-                    self.news.send_replace(());
+                    self.complain(format!("{reason}: {seen:?}"));
                     return;
                 }
                 Reading::Unfinished => {
@@ -201,7 +220,6 @@ impl State {
     }
 
     async fn answer(&self, request: Received) -> Vec<u8> {
-        let script = Arc::clone(&lock(&self.script));
         let answer = match request.path() {
             "/internal/health" => Answer::json(&json!({"database": true})),
             "/internal/live" => Answer::json(&json!({"live": true})),
@@ -211,17 +229,31 @@ impl State {
             }
             spool::BATCH_PATH if !self.takes_records.load(SeqCst) => Vec::new(),
             spool::BATCH_PATH => self.acknowledge(&request.body),
-            _ => script(&request),
+            _ => self.follow_script(&request),
         };
         lock(&self.heard).requests.push(request);
         self.news.send_replace(());
         answer
     }
 
+    /// What the script makes of a request. A claim of a test's that fails in it must not go unheard.
+    fn follow_script(&self, request: &Received) -> Vec<u8> {
+        let script = Arc::clone(&lock(&self.script));
+        catch_unwind(AssertUnwindSafe(|| script(request))).unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            self.complain(format!("{said}: {request:?}"));
+            Vec::new()
+        })
+    }
+
     /// Takes every record of a batch.
     fn acknowledge(&self, batch: &[u8]) -> Vec<u8> {
-        let deliveries = spool::read_batch(batch).expect("a batch of ours");
-        let deliveries: Vec<_> = deliveries.into_iter().flatten().collect();
+        let whole = |batch: Vec<Option<Delivery>>| batch.into_iter().collect::<Option<Vec<_>>>();
+        let Some(deliveries) = spool::read_batch(batch).and_then(whole) else {
+            self.complain("a batch is not ours".to_owned());
+            return Vec::new();
+        };
         let acknowledged = deliveries.iter().map(Delivery::id).collect();
         lock(&self.heard).deliveries.extend(deliveries);
         let answer = spool::Answer { acknowledged, refused: Vec::new() };

@@ -1,16 +1,16 @@
 //! One PostgreSQL and one Redis for the whole run.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use memoric_config::{Environment, ExposeSecret as _, Settings};
-use tokio::{sync::OnceCell, time::sleep};
+use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
-use crate::daemon::{Daemon, scratch};
+use crate::{
+    daemon::{Daemon, scratch},
+    wait::until,
+};
 
 /// The shared servers, reached by socket files so that no port can clash.
 #[derive(Debug)]
@@ -134,9 +134,10 @@ impl Servers {
 
     /// Migrates the database that every other one is copied from.
     async fn prepare_template(&self) {
-        while connect(&self.postgres(), "postgres", "postgres", SUPERUSER_PASSWORD).await.is_err() {
-            sleep(Duration::from_millis(20)).await;
-        }
+        until("PostgreSQL is up", async || {
+            connect(&self.postgres(), "postgres", "postgres", SUPERUSER_PASSWORD).await.is_ok()
+        })
+        .await;
         let mut settings = self.settings(TEMPLATE);
         settings.database.admin = Some(self.superuser_dsn());
         let environment: Environment = [

@@ -8,6 +8,7 @@ use std::{
 
 use memoric_backend::Backend;
 use memoric_config::{Environment, Settings};
+use memoric_contract::AssertionKey;
 use memoric_gateway::Gateway;
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -76,6 +77,12 @@ pub const CHECK_SECRET: &str = "1b4e7a0d3c6f9258e1f4a7d0c3b6e9f2a5d8c1b4e7f0a3d6
 /// The key-encryption key, as the guide makes it.
 pub const ENCRYPTION_KEY: &str = "mUGZpEL9Ywx4nS0bDqvtR2kHfJ7cXoWi3eTgA6VlB8s=";
 
+/// The key that gateways of tests sign their assertions with.
+pub fn assertion_key() -> AssertionKey {
+    let secret = hex::decode(ASSERTION_SECRET).expect("hex").try_into().expect("32 bytes");
+    AssertionKey::new(secret)
+}
+
 /// A port that the system chooses.
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -134,14 +141,7 @@ impl World {
 
     /// Logs `name` in.
     pub async fn log_in(&self, name: &str) -> Person {
-        let answer = self.try_log_in(name, PASSWORD).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{name}");
-        let answer: Value = answer.json().await.expect("JSON");
-        Person {
-            id: answer["user"]["id"].as_i64().expect("a user"),
-            name: name.to_owned(),
-            token: answer["access_token"].as_str().expect("a token").to_owned(),
-        }
+        Person::let_in(name, self.try_log_in(name, PASSWORD).await).await
     }
 
     /// Tries to log in.

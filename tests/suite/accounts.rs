@@ -3,12 +3,10 @@
 mod guesses;
 mod passwords;
 
-use std::time::Duration;
-
-use harness::{PASSWORD, Person, Recipe, Servers, World};
+use harness::{PASSWORD, Person, Recipe, Servers, World, until};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn an_admin_makes_shows_lists_and_changes_accounts() {
@@ -186,9 +184,11 @@ async fn of_two_admins_who_unmake_each_other_one_is_left() {
         world.database
     );
     let watcher = world.superuser().await;
-    while watcher.query_one(&held_up, &[]).await.unwrap().get::<_, i64>(0) < 2 {
-        sleep(Duration::from_millis(20)).await;
-    }
+    let both_wait = async || {
+        let waiting = watcher.query_one(&held_up, &[]).await.unwrap();
+        waiting.get::<_, i64>(0) >= 2
+    };
+    until("both are held up", both_wait).await;
     superuser.batch_execute("COMMIT").await.unwrap();
 
     let mut statuses = both.join_all().await;
@@ -218,7 +218,9 @@ async fn a_namespace_is_an_admins_to_give() {
         assert_eq!(answer.status(), StatusCode::FORBIDDEN);
     }
     let given = json!({"namespace": "staff"});
-    send(&world, &root, Method::PATCH, &format!("/users/{}", mallory.id), &given).await;
+    let path = format!("/users/{}", mallory.id);
+    let changed = send(&world, &root, Method::PATCH, &path, &given).await;
+    assert_eq!(changed.status(), StatusCode::OK);
     let mallory = world.log_in("mallory").await;
     let me: Value = get(&world, &mallory, "/auth/me").await.json().await.unwrap();
     assert_eq!(me["namespace"], "staff");

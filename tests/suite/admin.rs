@@ -1,8 +1,6 @@
 //! An admin reaches another's memories, on the record; nobody else does, and nobody off it.
 
-use std::time::Duration;
-
-use harness::{Person, World};
+use harness::{Person, World, until};
 use memoric_contract::{
     Operation, RequestId, UserId,
     audit::{Emitter, EventType, RECORDED_HEADER, Record, Severity},
@@ -10,10 +8,9 @@ use memoric_contract::{
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio::time::sleep;
 use tokio_postgres::{Client as Session, error::SqlState};
 
-use crate::isolation::{MEMORIES, Signer, count, pid, run, set_context};
+use crate::isolation::{MEMORIES, Signer, count, insert, pid, run, set_context};
 
 #[tokio::test]
 async fn an_admin_reads_and_writes_for_another() {
@@ -164,12 +161,12 @@ async fn a_crossing_has_one_record_and_it_is_the_backends() {
     recall(&world, &root, "").await;
     let superuser = world.superuser().await;
     let gateways = format!(
-        "SELECT count(*) FROM audit.trail WHERE emitter = 1 AND operation = 'recall_memories' AND subject = {}",
+        "SELECT count(*) FROM audit.trail
+         WHERE emitter = 1 AND operation IN ('recall_memories', 'remember_memory') AND subject = {}",
         root.id
     );
-    while count(&superuser, &format!("{gateways} AND owner = subject")).await != Ok(1) {
-        sleep(Duration::from_millis(50)).await;
-    }
+    let last = format!("{gateways} AND owner = subject");
+    until("the last one is there", async || count(&superuser, &last).await == Ok(1)).await;
 
     assert_eq!(count(&superuser, &gateways).await, Ok(1));
     assert_eq!(crossings(&world).await.len(), 2);
@@ -275,10 +272,8 @@ async fn the_memories_of_a_deactivated_user_are_there_for_as_long_as_their_key()
 
     superuser.batch_execute("UPDATE memoric.user_keys SET wrapped = NULL").await.unwrap();
     let elsewhere = World::with(|_| {}).on(&world.database).start().await;
-    while recall(&elsewhere, &root, "").await.status() != StatusCode::OK {
-        // It has yet to learn of revocations.
-        sleep(Duration::from_millis(50)).await;
-    }
+    let is_let_in = async || recall(&elsewhere, &root, "").await.status() == StatusCode::OK;
+    until("it has learnt of revocations", is_let_in).await;
     let read = recall(&elsewhere, &root, &target).await;
     assert_eq!(read.status(), StatusCode::FORBIDDEN);
     assert_eq!(read.json::<Value>().await.unwrap()["code"], "erased");
@@ -456,13 +451,6 @@ async fn record(
                        + (columns->>'occurred_at')::bigint % 1000000 * interval '1 microsecond')), NULL)
                FROM (SELECT $1::text::jsonb AS columns) AS told";
     session.execute(sql, &[&columns.to_string()]).await
-}
-
-fn insert(owner: i64) -> String {
-    format!(
-        "INSERT INTO memoric.memories (user_id, uuid, payload, key_version, importance, seen, score)
-         VALUES ({owner}, gen_random_uuid(), '\\x4d560100000001aa', 1, 5, 1, 70)"
-    )
 }
 
 const SECRET: &str = "the safe is behind the painting";

@@ -137,7 +137,7 @@ async fn a_memory_may_come_with_every_character_escaped() {
         .await
         .unwrap();
 
-    assert_eq!(answer.status(), 200, "though the assertion repeats the target");
+    assert_eq!(answer.status(), 200, "six bytes for each");
     assert!(world.contents(&alice).await == [longest], "it comes back as it was meant");
 }
 

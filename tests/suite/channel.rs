@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use harness::{Edge, Recipe, World, free_address};
+use harness::{Edge, Recipe, World, counted, free_address};
 use memoric_config::{Settings, pem, schema::ChannelTls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Method, Response, StatusCode};
@@ -186,11 +186,7 @@ async fn over_tls(gateway: ChannelTls, backend: ChannelTls) -> World {
 
 /// How many have come to the backend that were not the gateway.
 async fn strangers(world: &World) -> f64 {
-    let url = format!("http://{}/metrics", world.backend_metrics);
-    let metrics = reqwest::get(url).await.expect("metrics").text().await.expect("text");
-    let name = "memoric_backend_strangers_total ";
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("it is counted");
-    value.parse().expect("a number")
+    counted(world.backend_metrics, "memoric_backend_strangers_total").await
 }
 
 fn log_in(edge: &Edge) -> impl Future<Output = reqwest::Result<Response>> + use<> {

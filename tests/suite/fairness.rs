@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::{
     Edge, Recipe, Upload, World,
     http2::{Http2, Outcome},
-    token,
+    token, until,
 };
 use memoric_config::schema::{InFlight, Seconds};
 use memoric_contract::Role;
@@ -101,13 +101,19 @@ async fn a_body_that_never_comes_is_cut_off() {
 #[tokio::test]
 async fn a_body_that_comes_steadily_may_take_its_time() {
     let edge = slow_edge().await;
-    let mut client = TcpStream::connect(edge.http).await.unwrap();
-    client.write_all(post(&token(7, &[Role::User]), 3000).as_bytes()).await.unwrap();
+    let (mut client, mut unsent) = (TcpStream::connect(edge.http).await.unwrap(), 4000);
+    let began = Instant::now();
+    client.write_all(post(&token(7, &[Role::User]), unsent).as_bytes()).await.unwrap();
 
-    for _ in 0..30 {
-        client.write_all(&[b'x'; 100]).await.unwrap();
+    while unsent > 0 {
         sleep(Duration::from_millis(80)).await;
+        // A little more than is asked for, however late it is.
+        let due = usize::try_from(began.elapsed().as_millis() * 5 / 4).unwrap();
+        let piece = due.saturating_sub(4000 - unsent).min(unsent);
+        client.write_all(&vec![b'x'; piece]).await.unwrap();
+        unsent -= piece;
     }
+    assert!(began.elapsed() > Duration::from_secs(3), "longer than a body may keep quiet");
 
     let mut answer = [0; 4096];
     let length = timeout(SOON, client.read(&mut answer)).await.unwrap().unwrap();
@@ -121,11 +127,7 @@ async fn a_gateway_goes_on_whose_log_nobody_reads() {
     let gateway = recipe.program("memoric-gateway").args(["serve"]);
     let gateway = gateway.output(std::process::Stdio::piped()).start();
     let client = reqwest::Client::new();
-    let began = Instant::now();
-    while client.get(&http).send().await.is_err() {
-        assert!(began.elapsed() < SOON, "it does not start: {}", gateway.stderr());
-        sleep(Duration::from_millis(20)).await;
-    }
+    until("it listens", async || client.get(&http).send().await.is_ok()).await;
 
     // Each is a line of a few hundred bytes, and a pipe holds 64 KiB.
     for request in 0..400 {

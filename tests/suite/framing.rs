@@ -2,17 +2,10 @@
 
 mod http2;
 
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use harness::{ASSERTION_SECRET, Edge, Received, checkout, token};
-use memoric_contract::{
-    ASSERTION_HEADER, AssertionKey, Caller, Operation, Role, UserId, audit::Record, spool,
-};
+use harness::{Edge, Received, assertion_key, checkout, now, token, until_some};
+use memoric_contract::{ASSERTION_HEADER, Caller, Operation, Role, UserId, audit::Record, spool};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -162,7 +155,7 @@ impl Case {
         let heard = converse(edge, &[&self.bytes, victim.as_bytes()].concat(), delivery).await;
 
         let told = format!("{} {delivery:?}: {heard:#?} {:#?}", self.name, edge.origin.requests());
-        assert!(edge.origin.faults().is_empty(), "{told} {:?}", edge.origin.faults());
+        assert_eq!(edge.origin.take_faults(), [""; 0], "{told}");
         let [first, rest @ ..] = &heard[..] else { panic!("no answer: {told}") };
         let arrived = edge.origin.requests();
         let rest_arrived = match &self.expected {
@@ -228,17 +221,14 @@ async fn edge() -> Edge {
 
 /// The record of `request`, once it has been handed over.
 async fn recorded(edge: &Edge, request: &str) -> Record {
-    let began = Instant::now();
-    loop {
-        for delivery in edge.origin.deliveries() {
+    until_some(&format!("{request} is recorded"), async || {
+        edge.origin.deliveries().into_iter().find_map(|delivery| {
             let spool::Delivery::Report(report) = delivery else { panic!("{delivery:?}") };
-            if report.record().request.to_string() == request {
-                return report.record().clone();
-            }
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "no record of {request}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+            let record = report.record();
+            (record.request.to_string() == request).then(|| record.clone())
+        })
+    })
+    .await
 }
 
 fn cases() -> Vec<Case> {
@@ -335,12 +325,9 @@ fn answers(mut bytes: &[u8], mut is_head: bool) -> Vec<Heard> {
 /// Whom the gateway vouches for.
 fn caller(request: &Received) -> UserId {
     let [assertion] = request.values(ASSERTION_HEADER)[..] else { panic!("{request:?}") };
-    let mut key = [0; 32];
-    hex::decode_to_slice(ASSERTION_SECRET, &mut key).unwrap();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let asked = (request.method.as_str(), request.target.as_str());
     let operation = Operation::at(&request.method, request.path()).unwrap().name();
-    let verified = AssertionKey::new(key).verify(assertion, asked, operation, now).unwrap();
+    let verified = assertion_key().verify(assertion, asked, operation, now()).unwrap();
     let Caller::Known(identity) = verified.caller() else { panic!("{request:?}") };
     identity.user
 }

@@ -2,11 +2,11 @@
 
 use std::{fs, time::Duration};
 
-use harness::{Edge, World, token};
+use harness::{Edge, World, token, until_some};
 use memoric_contract::Role;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 #[tokio::test]
 async fn ready_is_who_reaches_the_backend_and_its_database() {
@@ -119,16 +119,12 @@ async fn health_is_told_in_the_shapes_that_clients_know_and_nothing_besides() {
 
 /// Asks again and again until the answer has `wanted`; returns what it says.
 async fn becomes(ask: &RequestBuilder, wanted: StatusCode) -> Value {
-    let began = Instant::now();
-    loop {
+    until_some(&format!("it is answered with {wanted}"), async || {
         let answer = ask.try_clone().unwrap().send().await.unwrap();
         let (status, told) = (answer.status(), answer.json().await.unwrap());
-        if status == wanted {
-            return told;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "{status}: {told}");
-        sleep(Duration::from_millis(20)).await;
-    }
+        (status == wanted).then_some(told)
+    })
+    .await
 }
 
 async fn status(ask: &RequestBuilder) -> StatusCode {

@@ -157,12 +157,6 @@ async fn a_session_of_the_application_can_write_only_for_whom_it_acts() {
     let app = world.session("memoric_app").await;
     let signer = Signer::register(&world.session("memoric_auth").await).await;
     let pid = pid(&app).await;
-    let insert = |user: i64| {
-        format!(
-            "INSERT INTO memoric.memories (user_id, uuid, payload, key_version, importance, seen, score)
-             VALUES ({user}, gen_random_uuid(), '\\x4d560100000001aa', 1, 5, 1, 70)"
-        )
-    };
 
     set_context(&app, &signer.sign(pid, bob.id, bob.id, "user", "remember_memory", 10)).await;
     assert_eq!(run(&app, &insert(bob.id)).await, Ok(()), "the control: his own");
@@ -399,6 +393,14 @@ pub(crate) async fn set_context(session: &Session, context: &str) {
 
 pub(crate) async fn count(session: &Session, query: &str) -> Result<i64, SqlState> {
     session.query_one(query, &[]).await.map(|row| row.get(0)).map_err(|error| state(&error))
+}
+
+/// Puts a row of `owner`'s among the memories, as raw SQL can.
+pub(crate) fn insert(owner: i64) -> String {
+    format!(
+        "INSERT INTO memoric.memories (user_id, uuid, payload, key_version, importance, seen, score)
+         VALUES ({owner}, gen_random_uuid(), '\\x4d560100000001aa', 1, 5, 1, 70)"
+    )
 }
 
 pub(crate) async fn run(session: &Session, statement: &str) -> Result<(), SqlState> {

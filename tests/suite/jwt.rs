@@ -8,7 +8,7 @@ mod rotation;
 use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use harness::{JWT_SECRET, Person, Program, Recipe, World};
+use harness::{JWT_SECRET, Person, Program, Recipe, World, now};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use memoric_config::schema::{Algorithm, Jwt, JwtKey, Settings};
 use memoric_contract::token::{TokenKey, TokenKeys};
@@ -17,7 +17,6 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tempfile::TempDir;
-use time::OffsetDateTime;
 
 /// An Ed25519 key pair, in files as an operator makes them.
 struct Pair {
@@ -176,8 +175,4 @@ fn hmac(secret: &[u8], message: &str) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
     mac.update(message.as_bytes());
     mac.finalize().into_bytes().to_vec()
-}
-
-fn now() -> u64 {
-    OffsetDateTime::now_utc().unix_timestamp().try_into().unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Recipe, World};
+use harness::{Recipe, World, until};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::{
@@ -84,9 +84,7 @@ async fn a_backend_that_was_killed_is_started_again_at_the_same_place() {
     let recipe = Recipe::new().await;
     let first = recipe.program("memoric-backend").args(["serve"]).start();
     let socket = recipe.folder().join("backend.sock");
-    while !socket.exists() {
-        sleep(Duration::from_millis(10)).await;
-    }
+    until("it listens", async || socket.exists()).await;
     first.signal(Signal::KILL);
     first.wait(Duration::from_secs(5));
     assert!(socket.exists(), "it could not tidy up");
@@ -103,9 +101,7 @@ async fn a_second_backend_does_not_take_the_socket_of_the_first() {
     let recipe = Recipe::new().await;
     let socket = recipe.folder().join("backend.sock");
     let mut first = recipe.program("memoric-backend").args(["serve"]).start();
-    while !socket.exists() {
-        sleep(Duration::from_millis(10)).await;
-    }
+    until("it listens", async || socket.exists()).await;
 
     let second = recipe
         .program("memoric-backend")

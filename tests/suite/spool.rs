@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Deployment, JWT_SECRET, PASSWORD, Person, Recipe, Servers, World, signed, until};
+use harness::{Deployment, JWT_SECRET, Person, Recipe, Servers, World, signed, until};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
@@ -23,7 +23,10 @@ type Told = Mutex<Vec<(Uuid, StatusCode)>>;
 #[tokio::test]
 async fn every_answer_has_one_record_after_fifty_kills() {
     let mut memoric = start(&[]).await;
-    let people = [account(memoric.http, "alice").await, account(memoric.http, "bob").await];
+    let people = [
+        Person::register(memoric.http, "alice").await,
+        Person::register(memoric.http, "bob").await,
+    ];
     let (told, stop, clients) =
         (Arc::new(Told::default()), CancellationToken::new(), TaskTracker::new());
     for person in people.iter().chain(&people) {
@@ -65,7 +68,7 @@ async fn every_answer_has_one_record_after_fifty_kills() {
 #[tokio::test]
 async fn a_torn_tail_costs_nothing_that_was_answered() {
     let mut memoric = start(&[]).await;
-    let alice = account(memoric.http, "alice").await;
+    let alice = Person::register(memoric.http, "alice").await;
     memoric.kill_backend();
     let mut told = Vec::new();
     for _ in 0..5 {
@@ -86,7 +89,7 @@ async fn a_torn_tail_costs_nothing_that_was_answered() {
 #[tokio::test]
 async fn callers_are_answered_on_the_record_until_the_spool_is_full_and_again_when_it_has_room() {
     let mut memoric = start(&[("MEMORIC_AUDIT__SPOOL__KNOWN_BYTES", "65536")]).await;
-    let alice = account(memoric.http, "alice").await;
+    let alice = Person::register(memoric.http, "alice").await;
     memoric.kill_backend();
 
     let (recorded, unrecorded) = ask_until_full(forbidden(memoric.http, &alice)).await;
@@ -221,22 +224,6 @@ async fn start(variables: &[(&str, &str)]) -> Deployment {
     let recipe = Recipe::new().await.unlimited().set("MEMORIC_AUTH__REGISTRATION", "open");
     let recipe = variables.iter().fold(recipe, |recipe, (name, value)| recipe.set(name, value));
     recipe.start().await
-}
-
-/// Someone new.
-async fn account(http: SocketAddr, name: &str) -> Person {
-    let post = |path, body: Value| Client::new().post(format!("http://{http}{path}")).json(&body);
-    let email = format!("{name}@example.com");
-    let account = json!({"username": name, "email": email, "password": PASSWORD});
-    let made = post("/auth/register", account).send().await.unwrap();
-    assert_eq!(made.status(), StatusCode::CREATED);
-    let login = json!({"username": name, "password": PASSWORD});
-    let answer: Value = post("/auth/login", login).send().await.unwrap().json().await.unwrap();
-    Person {
-        id: answer["user"]["id"].as_i64().unwrap(),
-        name: name.to_owned(),
-        token: answer["access_token"].as_str().unwrap().to_owned(),
-    }
 }
 
 /// What a user may not have, asked for by one.

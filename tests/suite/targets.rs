@@ -1,11 +1,11 @@
 //! The path that was judged is the path that is sent, whoever spelt it and however.
 
-use std::{convert::Infallible, fs, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, fs, net::SocketAddr};
 
 use harness::{
     Edge, Program, Received, World, free_address,
     http2::{Http2, Outcome},
-    token,
+    token, until_some,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -20,7 +20,6 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep},
 };
 
 #[tokio::test]
@@ -171,21 +170,37 @@ async fn other_servers_route_what_we_forward_as_we_judged_it() {
         forwarded.extend(visitor.arrived());
     }
     assert!(forwarded.len() > 50, "{}", forwarded.len());
-    let haproxy = free_address();
-    let file = visitor.edge.folder().join("haproxy.cfg");
-    fs::write(&file, HAPROXY.replace("ADDRESS", &haproxy.to_string())).unwrap();
-    let _running =
-        Program::named("haproxy").args(["-db", "-f", &file.display().to_string()]).start();
+    let (haproxy, nginx) = (free_address(), free_address());
+    let file = |name: &str, text: &str, address: SocketAddr| {
+        let file = visitor.edge.folder().join(name);
+        fs::write(&file, text.replace("ADDRESS", &address.to_string())).unwrap();
+        file.display().to_string()
+    };
+    let config = file("haproxy.cfg", HAPROXY, haproxy);
+    let _haproxy = Program::named("haproxy").args(["-db", "-f", &config]).start();
+    let config = file("nginx.conf", NGINX, nginx);
+    let prefix = visitor.edge.folder().display().to_string();
+    let said = ["-e", "stderr", "-p", &prefix, "-c", &config];
+    let _nginx = Program::named("nginx").args(said).start();
 
-    for (server, address) in [("HAProxy", haproxy), ("hyper", hyper().await)] {
+    let servers: [(_, _, Reads); 3] = [
+        ("HAProxy", haproxy, str::to_owned),
+        ("hyper", hyper().await, str::to_owned),
+        ("nginx", nginx, |path| format!("a user: {}", decoded(path))),
+    ];
+    for (server, address, reads) in servers {
         let mut stream = connected(address).await;
         for target in &forwarded {
             let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let expected = format!("{} {query}", reads(path));
 
-            assert_eq!(read_by(&mut stream, target).await, format!("{path} {query}"), "{server}");
+            assert_eq!(read_by(&mut stream, target).await, expected, "{server}: {target}");
         }
     }
 }
+
+/// What a server is to make of a path.
+type Reads = fn(&str) -> String;
 
 /// What the server behind `stream` takes for path and query of `target`.
 async fn read_by(stream: &mut TcpStream, target: &str) -> String {
@@ -207,14 +222,7 @@ async fn read_by(stream: &mut TcpStream, target: &str) -> String {
 
 /// A connection to `address`, once somebody listens there.
 async fn connected(address: SocketAddr) -> TcpStream {
-    let began = Instant::now();
-    loop {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return stream,
-            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
+    until_some("somebody listens", async || TcpStream::connect(address).await.ok()).await
 }
 
 /// The address of a hyper that says what it takes for path and query.
@@ -244,6 +252,29 @@ defaults
 frontend targets
     bind ADDRESS
     http-request return status 200 content-type text/plain lf-string "%[path] %[query]"
+"#;
+
+/// The same of nginx, which decodes a path and takes its dots and slashes away before it looks where
+/// it belongs.
+const NGINX: &str = r#"
+daemon off;
+master_process off;
+pid nginx.pid;
+events { worker_connections 64; }
+http {
+    access_log off;
+    default_type text/plain;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    server {
+        listen ADDRESS;
+        location ~ ^/auth/users/[^/]+$ { return 200 "a user: $uri $args"; }
+        location / { return 200 "elsewhere: $uri $args"; }
+    }
+}
 "#;
 
 /// A client with one connection of each protocol.

@@ -42,6 +42,10 @@ async fn a_stopped_instance_leaves_no_process_and_starts_again_with_its_data() {
     let admin = up.admin_token().await;
     let alice = up.register("alice").await;
     up.remember(&alice, "kept").await;
+    let running = up.processes();
+    for program in ["memoric-gateway", "memoric-backend", "postgres", "redis-server"] {
+        assert!(running.iter().any(|command| command.contains(program)), "{program}: {running:?}");
+    }
 
     up.end(Signal::TERM);
     assert_eq!(up.processes(), [""; 0]);
@@ -198,7 +202,7 @@ impl Up {
         let program = Program::new(&checkout().join("deploy/up"))
             .env("MEMORIC_BINARIES", Program::folder())
             .env("MEMORIC_HOME", &self.home)
-            .env("HOME", "/root");
+            .env("HOME", &self.home);
         names
             .into_iter()
             .zip(&self.addresses)
@@ -258,16 +262,20 @@ impl Up {
         environments.find(|each| each.iter().any(|variable| variable.contains(&home))).unwrap()
     }
 
-    /// Every process that has this instance's folder in its command line or works in it.
+    /// Every process that works in this instance's folder or has it in its command line or environment.
     fn processes(&self) -> Vec<String> {
         let home = self.home.display().to_string();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let read = |what| {
+                let bytes = std::fs::read(entry.path().join(what)).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).replace('\0', " ")
+            };
+            let command = read("cmdline");
             let works_here = std::fs::read_link(entry.path().join("cwd"))
                 .is_ok_and(|cwd| cwd.starts_with(Path::new(&home)));
-            if command.contains(&home) || works_here {
+            // Whoever is not root runs the two programs from where they were built.
+            if command.contains(&home) || works_here || read("environ").contains(&home) {
                 found.push(command);
             }
         }

@@ -1,21 +1,19 @@
 //! Clients that send whatever they are given, as fast as it is answered.
 
-use std::{collections::VecDeque, convert::Infallible, future::ready, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, future::ready, net::SocketAddr};
 
 use bytes::Bytes;
-use harness::Edge;
+use harness::{Edge, http2::trusting};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use memoric_config::pem;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
 };
-use tokio_rustls::TlsConnector;
 
 use super::requests::{Made, Maker};
 
@@ -26,12 +24,12 @@ struct Reader {
 }
 
 /// Sends `count` requests of `maker` over HTTP/1.1, many before the first is answered, and gives
-/// the head of each answer to `judge`.
+/// each to `judge`, with the status and the head of its answer.
 pub(super) async fn over_http1(
     address: SocketAddr,
     count: usize,
     mut maker: Maker,
-    judge: impl Fn(&str),
+    judge: impl Fn(&Made, (u16, &str)),
 ) {
     let mut unanswered: VecDeque<Made> = VecDeque::new();
     let (mut answered, mut connections) = (0, 0);
@@ -52,7 +50,8 @@ pub(super) async fn over_http1(
                 && let Some(made) = unanswered.front()
                 && let Some(head) = reader.answer(made.method == "HEAD").await
             {
-                judge(&head);
+                let status = head.get(9..12).and_then(|digits| digits.parse().ok());
+                judge(made, (status.expect("a status"), &head));
                 answered += 1;
                 unanswered.pop_front();
             }
@@ -64,29 +63,38 @@ pub(super) async fn over_http1(
 }
 
 /// The same over HTTP/2 and TLS.
-pub(super) async fn over_http2(edge: &Edge, count: usize, mut maker: Maker, judge: impl Fn(&str)) {
+pub(super) async fn over_http2(
+    edge: &Edge,
+    count: usize,
+    mut maker: Maker,
+    judge: impl Fn(&Made, (u16, &str)),
+) {
     let stream = TcpStream::connect(edge.https).await.expect("the gateway listens");
     let name = ServerName::try_from("localhost").expect("a name");
-    let stream = trusting(edge).connect(name, stream).await.expect("a handshake");
+    let stream = trusting(&edge.certificate).connect(name, stream).await.expect("a handshake");
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .expect("it speaks HTTP/2");
     let connection = tokio::spawn(connection);
-    let mut streams: JoinSet<String> = JoinSet::new();
+    let mut streams: JoinSet<(Made, u16, String)> = JoinSet::new();
     for _ in 0..count {
         if streams.len() >= MANY {
-            judge(&streams.join_next().await.expect("one of many").expect("it does not panic"));
+            let ended = streams.join_next().await.expect("one of many");
+            let (made, status, head) = ended.expect("it does not panic");
+            judge(&made, (status, &head));
         }
-        let (mut sender, request) = (sender.clone(), http2(maker.make()));
+        let made = maker.make();
+        let (mut sender, request) = (sender.clone(), http2(&made));
         streams.spawn(async move {
             sender.ready().await.expect("the connection lives");
             let (head, body) = sender.send_request(request).await.expect("an answer").into_parts();
             body.collect().await.expect("all of it");
-            format!("{:?} {:?}", head.status, head.headers)
+            (made, head.status.as_u16(), format!("{:?} {:?}", head.status, head.headers))
         });
     }
-    while let Some(head) = streams.join_next().await {
-        judge(&head.expect("it does not panic"));
+    while let Some(ended) = streams.join_next().await {
+        let (made, status, head) = ended.expect("it does not panic");
+        judge(&made, (status, &head));
     }
     connection.abort();
 }
@@ -138,7 +146,7 @@ fn http1(made: &Made) -> Vec<u8> {
 }
 
 /// The same request, without what HTTP/2 has no word for.
-fn http2(made: Made) -> Request<BoxBody<Bytes, Infallible>> {
+fn http2(made: &Made) -> Request<BoxBody<Bytes, Infallible>> {
     let mut request = Request::new(());
     *request.method_mut() = made.method.parse().expect("a method");
     *request.uri_mut() = format!("https://localhost{}", made.target).parse().expect("a target");
@@ -166,16 +174,6 @@ fn map(fields: &[(String, String)]) -> HeaderMap {
         map.append(name, value);
     }
     map
-}
-
-fn trusting(edge: &Edge) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    for root in pem::certificates(&edge.certificate).expect("a certificate") {
-        roots.add(root).expect("a root");
-    }
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    TlsConnector::from(Arc::new(config))
 }
 
 /// How many requests are under way on one connection.

@@ -280,16 +280,13 @@ impl Forger {
     fn spellings(&self) -> Vec<Attack> {
         let token = &self.own.token;
         let [header, claims, signature] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
-        let mut last = token.clone().into_bytes();
-        // Its lowest bits decode to nothing.
-        *last.last_mut().unwrap() ^= 1;
         let json = json!({"protected": header, "payload": claims, "signature": signature});
         vec![
             ("padding", format!("{token}=")),
             ("padding twice", format!("{token}==")),
             ("padding in the middle", format!("{header}=.{claims}.{signature}")),
-            ("bits that decode to nothing", String::from_utf8(last).unwrap()),
-            ("base64 of another alphabet", token.replace('-', "+").replace('_', "/") + "+"),
+            ("bits that decode to nothing", idle_bit_set(token)),
+            ("base64 of another alphabet", self.in_standard_alphabet()),
             ("a space in front", format!(" {token}")),
             ("a space behind", format!("{token} x")),
             ("a tab inside", format!("{header}\t.{claims}.{signature}")),
@@ -311,6 +308,19 @@ impl Forger {
             ("a long tail", format!("{token}{}", "A".repeat(4000))),
             ("a longer one than any head", "A".repeat(60_000)),
         ]
+    }
+
+    /// A token that would be believed, in the alphabet that is not for URLs.
+    fn in_standard_alphabet(&self) -> String {
+        let header = self.header("HS256", &self.kid);
+        let exp = self.claims["exp"].as_u64().unwrap();
+        let token = |sooner: u64| {
+            let mut claims = self.claims.clone();
+            claims["exp"] = json!(exp - sooner);
+            self.hs256(&header, &claims.to_string())
+        };
+        let differs = |token: &String| token.contains(['-', '_']);
+        (0..100).map(token).find(differs).unwrap().replace('-', "+").replace('_', "/")
     }
 
     fn header(&self, alg: &str, kid: &str) -> String {
@@ -353,6 +363,15 @@ fn malleable(signature: &[u8]) -> Vec<u8> {
         (sum & 0xff) as u8
     });
     [point.to_vec(), sum.collect()].concat()
+}
+
+/// The same signature, with a bit set that its last letter has and the last byte does not need.
+fn idle_bit_set(token: &str) -> String {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (rest, last) = token.split_at(token.len() - 1);
+    let last = LETTERS.iter().position(|letter| [*letter] == last.as_bytes()).unwrap();
+    assert_eq!(last & 1, 0, "it is idle");
+    format!("{rest}{}", char::from(LETTERS[last | 1]))
 }
 
 fn swapped_case(token: &str) -> String {

@@ -1,11 +1,8 @@
 //! Others who may say who somebody is: as far as the operator lets them, and no further.
 
-use std::time::{Duration, Instant};
-
-use harness::{Issuer, Recipe, Servers, token};
+use harness::{Issuer, Recipe, Servers, token, until_some};
 use memoric_contract::Role;
 use reqwest::StatusCode;
-use tokio::time::sleep;
 
 use super::*;
 
@@ -290,32 +287,22 @@ async fn recall(world: &World, token: &str) -> (u16, Value) {
 
 /// The same, once the status is the one that is waited for.
 async fn until(world: &World, token: &str, expected: u16) -> Value {
-    let began = Instant::now();
-    loop {
+    until_some(&format!("it is answered with {expected}"), async || {
         let (status, body) = recall(world, token).await;
-        if status == expected {
-            return if expected == 200 { body } else { Value::Null };
-        }
-        assert!(began.elapsed() < Duration::from_secs(50), "{status} for ever");
-        sleep(Duration::from_millis(100)).await;
-    }
+        (status == expected).then_some(if expected == 200 { body } else { Value::Null })
+    })
+    .await
 }
 
 /// Waits until the gateway has the keys.
 async fn until_believed(world: &World, issuer: &Issuer) {
-    let began = Instant::now();
-    while counted(world, "memoric_gateway_issuer_up", issuer).await < 1.0 {
-        assert!(began.elapsed() < Duration::from_secs(50), "its keys are never had");
-        sleep(Duration::from_millis(50)).await;
-    }
+    let is_up = async || counted(world, "memoric_gateway_issuer_up", issuer).await >= 1.0;
+    harness::until("it has the issuer's keys", is_up).await;
 }
 
 async fn counted(world: &World, series: &str, issuer: &Issuer) -> f64 {
-    let url = format!("http://{}/metrics", world.gateway_metrics);
-    let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
-    let series = format!("{series}{{issuer=\"{}\"}} ", issuer.name());
-    let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
-    value.map_or(0.0, |value| value.parse().unwrap())
+    let series = format!("{series}{{issuer=\"{}\"}}", issuer.name());
+    harness::counted(world.gateway_metrics, &series).await
 }
 
 /// A token in three parts by HS256, whatever its header says.

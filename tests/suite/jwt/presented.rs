@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use harness::ASSERTION_SECRET;
+use harness::assertion_key;
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, KeyId, Operation, Permission,
     PresentedBy, RequestId, Role,
@@ -114,8 +114,7 @@ impl Intruder {
     fn at(world: &World) -> Self {
         let backend =
             reqwest::Client::builder().unix_socket(world.backend.clone()).build().unwrap();
-        let key = hex::decode(ASSERTION_SECRET).unwrap().try_into().unwrap();
-        Self { backend, key: AssertionKey::new(key) }
+        Self { backend, key: assertion_key() }
     }
 
     async fn ask(

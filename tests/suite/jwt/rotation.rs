@@ -9,12 +9,9 @@ use std::{
     time::Duration,
 };
 
-use harness::{Deployment, PASSWORD, Recipe, Started};
+use harness::{Deployment, Person, Recipe, Started, until};
 use rustix::process::Signal;
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep},
-};
+use tokio::{task::JoinHandle, time::sleep};
 
 use super::*;
 
@@ -22,9 +19,8 @@ use super::*;
 #[derive(Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
-    base: String,
-    name: String,
-    pub(super) token: String,
+    at: SocketAddr,
+    pub(super) person: Person,
 }
 
 /// The same, asking without a pause and counting what is not well.
@@ -39,15 +35,19 @@ async fn a_key_is_added_promoted_and_retired_and_nobody_is_logged_out() {
     let pair = Pair::new();
     let memoric = deployment("").await;
     let alice = Client::register(memoric.http, "alice").await;
-    assert_eq!(header_of(&alice.token)["alg"], "HS256");
+    assert_eq!(header_of(&alice.person.token)["alg"], "HS256");
     let asking = alice.clone().keep_asking();
 
     set_keys(&memoric, "true", &pair.yaml(false), &[&pair.kid()]).await;
     let added = alice.log_in_again().await;
-    assert_eq!(header_of(&added.token)["alg"], "HS256", "it verifies, and does not sign yet");
+    assert_eq!(
+        header_of(&added.person.token)["alg"],
+        "HS256",
+        "it verifies, and does not sign yet"
+    );
     set_keys(&memoric, "true", &pair.yaml(true), &[]).await;
     let promoted = alice.log_in_again().await;
-    assert_eq!(header_of(&promoted.token)["kid"], pair.kid());
+    assert_eq!(header_of(&promoted.person.token)["kid"], pair.kid());
     sleep(Duration::from_millis(200)).await;
     let (asked, refused) = asking.end().await;
     assert!(asked > 5 && refused == 0, "of {asked} requests {refused} were refused");
@@ -82,44 +82,34 @@ async fn settings_that_are_refused_are_refused_whole_and_those_in_force_stay() {
             let before = count(process, REFUSED);
             std::fs::write(memoric.value("MEMORIC_CONFIG"), &file).unwrap();
             process.signal(Signal::HUP);
-            eventually(why, || count(process, REFUSED) > before).await;
+            until(why, async || count(process, REFUSED) > before).await;
         }
         assert_eq!(alice.ask().await, StatusCode::OK, "{why}");
         let again = alice.log_in_again().await;
-        assert_eq!(header_of(&again.token)["kid"], pair.kid(), "{why}");
+        assert_eq!(header_of(&again.person.token)["kid"], pair.kid(), "{why}");
     }
     let halves = keys("true", &(pair.yaml(true) + &other.yaml(false)));
     std::fs::write(memoric.value("MEMORIC_CONFIG"), halves).unwrap();
     let before = count(&memoric.backend, REFUSED);
     memoric.backend.signal(Signal::HUP);
-    eventually("a private key that is none", || count(&memoric.backend, REFUSED) > before).await;
+    until("a private key that is none", async || count(&memoric.backend, REFUSED) > before).await;
     set_keys(&memoric, "true", &pair.yaml(true), &[]).await;
     assert_eq!(alice.log_in_again().await.ask().await, StatusCode::OK, "and good ones are taken");
 }
 
 impl Client {
     pub(super) async fn register(at: SocketAddr, name: &str) -> Self {
-        let (http, base) = (reqwest::Client::new(), format!("http://{at}"));
-        let account =
-            json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
-        let made = http.post(format!("{base}/auth/register")).json(&account).send().await.unwrap();
-        assert_eq!(made.status(), StatusCode::CREATED);
-        let token = String::new();
-        Self { http, base, name: name.to_owned(), token }.log_in_again().await
+        let person = Person::register(at, name).await;
+        Self { http: reqwest::Client::new(), at, person }
     }
 
     pub(super) async fn ask(&self) -> StatusCode {
-        let url = format!("{}/memories", self.base);
-        self.http.get(url).bearer_auth(&self.token).send().await.unwrap().status()
+        let url = format!("http://{}/memories", self.at);
+        self.http.get(url).bearer_auth(&self.person.token).send().await.unwrap().status()
     }
 
     async fn log_in_again(&self) -> Self {
-        let credentials = json!({"username": self.name, "password": PASSWORD});
-        let url = format!("{}/auth/login", self.base);
-        let answer = self.http.post(url).json(&credentials).send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
-        let answer: Value = answer.json().await.unwrap();
-        Self { token: answer["access_token"].as_str().unwrap().to_owned(), ..self.clone() }
+        Self { person: Person::log_in(self.at, &self.person.name).await, ..self.clone() }
     }
 
     fn keep_asking(self) -> Asking {
@@ -166,7 +156,7 @@ async fn set_keys(memoric: &Deployment, environment_key: &str, yaml: &str, kids:
     for process in [&memoric.gateway, &memoric.backend] {
         let before = count(process, TAKEN);
         process.signal(Signal::HUP);
-        eventually("new keys", || count(process, TAKEN) > before).await;
+        until("new keys", async || count(process, TAKEN) > before).await;
         let said = process.stdout() + &process.stderr();
         assert!(kids.iter().all(|kid| said.contains(kid)), "{said}");
     }
@@ -174,14 +164,6 @@ async fn set_keys(memoric: &Deployment, environment_key: &str, yaml: &str, kids:
 
 fn count(process: &Started, words: &str) -> usize {
     (process.stdout() + &process.stderr()).matches(words).count()
-}
-
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
-        sleep(Duration::from_millis(10)).await;
-    }
 }
 
 const TAKEN: &str = "the keys of access tokens are in force";
