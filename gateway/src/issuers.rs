@@ -3,24 +3,19 @@
 mod fetch;
 mod source;
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use memoric_contract::{
     FieldWriter, Identity, PresentedBy, Roles,
     token::foreign::{Foreign, Linked, Minter, Subject, without_admin},
 };
-use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
 use self::source::Source;
 use crate::{
-    api_keys::lookups::FailedLookups,
+    api_keys::memory::{Memory, UNKNOWN},
     authn::{self, Authenticator, Disbelief},
-    backend::BackendClient,
+    backend::{BackendClient, BackendError},
     config::Issuer,
     gateway::Background,
     metrics::Metrics,
@@ -37,15 +32,7 @@ pub(crate) struct Issuers {
     authenticator: Arc<Authenticator>,
     backend: Arc<BackendClient>,
     revocations: Arc<Revocations>,
-    lookups: FailedLookups,
-    linked: Cache<[u8; 32], Arc<Remembered>>,
-    strangers: Cache<[u8; 32], Instant>,
-}
-
-/// Who a subject was when the backend was asked.
-struct Remembered {
-    linked: Linked,
-    asked: Instant,
+    memory: Memory<Linked>,
 }
 
 impl Issuers {
@@ -61,9 +48,7 @@ impl Issuers {
             authenticator,
             backend,
             revocations,
-            lookups: FailedLookups::new(Instant::now()),
-            linked: Cache::new(REMEMBERED),
-            strangers: Cache::new(REMEMBERED),
+            memory: Memory::new(),
         }
     }
 
@@ -106,50 +91,20 @@ impl Issuers {
                 (keys.verify(token, wanted, now)?, source.issuer.may_grant_roles)
             }
         };
-        let linked = self.linked(&foreign, client).await?;
+        let is_current = |linked: &Linked| {
+            self.revocations.is_current(&identity(&foreign, linked, linked.roles))
+        };
+        let asked = self.ask(&foreign);
+        let linked = self.memory.find(&digest(&foreign), client, is_current, asked).await?;
         let roles = if may_grant_roles { foreign.roles } else { linked.roles };
         authn::unexpired(Arc::new(identity(&foreign, &linked, roles)), now)
     }
 
-    /// Who the subject of `foreign` is.
-    async fn linked(&self, foreign: &Foreign, client: Option<IpAddr>) -> Result<Linked, Disbelief> {
-        let digest = digest(foreign);
-        if let Some(linked) = self.recollect(&digest, foreign) {
-            return Ok(linked);
-        }
-        if self.strangers.get(&digest).is_some_and(|asked| asked.elapsed() < MEMORY) {
-            return Err(UNKNOWN);
-        }
-        let asked = Instant::now();
-        let attempt = self.lookups.begin(client, asked)?;
+    /// Who the subject of `foreign` is, as the backend says.
+    async fn ask(&self, foreign: &Foreign) -> Result<Option<Linked>, BackendError> {
         let Foreign { issuer, subject, .. } = foreign;
         let subject = Subject { issuer: issuer.clone(), subject: subject.clone() };
-        let linked = match self.backend.resolve_subject(&subject).await {
-            Ok(linked) => linked,
-            Err(error) => {
-                tracing::debug!(%error, "a subject cannot be looked up");
-                attempt.forgive();
-                return Err(Rejection::BackendUnavailable.into());
-            }
-        };
-        let Some(linked) = linked else {
-            self.strangers.insert(digest, asked);
-            return Err(UNKNOWN);
-        };
-        attempt.forgive();
-        self.linked.insert(digest, Arc::new(Remembered { linked: linked.clone(), asked }));
-        Ok(linked)
-    }
-
-    /// Who the subject was, unless that is too long ago, or the user has changed since.
-    fn recollect(&self, digest: &[u8; 32], foreign: &Foreign) -> Option<Linked> {
-        let Remembered { linked, asked } = &*self.linked.get(digest)?;
-        let identity = identity(foreign, linked, linked.roles);
-        let is_fresh = asked.elapsed() < MEMORY && self.revocations.is_current(&identity);
-        if !is_fresh {
-            self.linked.remove(digest);
-        }
-        is_fresh.then(|| linked.clone())
+        self.backend.resolve_subject(&subject).await
     }
 }
 
@@ -172,11 +127,3 @@ fn digest(foreign: &Foreign) -> [u8; 32] {
     let subject = FieldWriter::new().maybe_text(issuer.as_deref()).text(subject);
     Sha256::digest(subject.finish()).into()
 }
-
-const UNKNOWN: Disbelief = Disbelief::Never(Rejection::BadCredential("it is not known"));
-
-/// How long it is remembered whom the backend took a subject for.
-const MEMORY: Duration = Duration::from_secs(30);
-
-/// How many subjects are remembered, of each kind.
-const REMEMBERED: usize = 10_000;
