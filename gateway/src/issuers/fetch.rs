@@ -33,7 +33,7 @@ pub(super) enum FetchError {
     /// A redirection with the others: who may send us elsewhere may say anything.
     #[error("the status is {0}")]
     Refused(StatusCode),
-    #[error("the answer is too long, or no set of keys")]
+    #[error("the answer is too long, or no set of keys with one that can be used")]
     Unusable,
 }
 

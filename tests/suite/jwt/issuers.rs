@@ -156,7 +156,8 @@ async fn an_issuer_that_is_away_logs_nobody_out_and_one_that_rotates_is_followed
     until(&world, &first, 200).await;
     assert_eq!(counted(&world, "memoric_gateway_issuer_up", &issuer).await, 1.0);
 
-    for away in [(503, "away"), (302, "http://127.0.0.1:1/"), (200, "no keys"), (200, "{}")] {
+    let none = (200, r#"{"keys": []}"#);
+    for away in [none, (503, "away"), (302, "http://127.0.0.1:1/"), (200, "no keys"), (200, "{}")] {
         issuer.answer_instead(Some(away));
         let unknown = Issuer::start().await;
         unknown.rotate(&format!("new-{}", away.0));

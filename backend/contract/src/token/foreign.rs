@@ -1,6 +1,6 @@
 //! Tokens that others have minted: issuers that the operator trusts, and the Python server.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
@@ -88,8 +88,6 @@ struct IssuerKey {
     key: DecodingKey,
 }
 
-/// Members that would say how to verify it, or that it is something else than it seems, are refused
-/// where they are there at all.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -97,19 +95,7 @@ struct Header {
     #[serde(default)]
     typ: Option<String>,
     #[serde(flatten)]
-    refused: Refused,
-}
-
-#[derive(Deserialize)]
-struct Refused {
-    crit: Option<IgnoredAny>,
-    b64: Option<IgnoredAny>,
-    jwk: Option<IgnoredAny>,
-    jku: Option<IgnoredAny>,
-    x5u: Option<IgnoredAny>,
-    x5c: Option<IgnoredAny>,
-    zip: Option<IgnoredAny>,
-    enc: Option<IgnoredAny>,
+    others: HashMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -202,7 +188,7 @@ impl Minter {
 
 impl IssuerKeys {
     /// Those of a set of JSON Web Keys that are for signing by one of `algorithms`. `None`: it is no such
-    /// set, or two of its keys have one name.
+    /// set, there is none in it, or two of them have one name.
     pub fn read(set: &[u8], algorithms: &[IssuerAlgorithm]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Set {
@@ -216,7 +202,8 @@ impl IssuerKeys {
         let is_one_of_two = |(place, key): (usize, &IssuerKey)| {
             keys.iter().skip(place + 1).any(|other| other.kid == key.kid)
         };
-        (!keys.iter().enumerate().any(is_one_of_two)).then_some(Self { keys })
+        let is_clear = !keys.is_empty() && !keys.iter().enumerate().any(is_one_of_two);
+        is_clear.then_some(Self { keys })
     }
 
     /// Whether the key that `token` names is among them.
@@ -242,7 +229,7 @@ impl IssuerKeys {
     fn open(&self, token: &str) -> Result<Vec<u8>, TokenError> {
         let parts = Parts::of(token)?;
         let header: Header = parts.header()?;
-        if header.refused.are_any() || !header.is_of_a_token() {
+        if !header.is_of_a_token() {
             return Err(malformed("its header is not one that is understood"));
         }
         let key = self.keys.iter().find(|key| key.kid == header.kid);
@@ -279,20 +266,7 @@ impl Header {
     fn is_of_a_token(&self) -> bool {
         let typ = self.typ.as_deref().map(str::to_ascii_lowercase);
         matches!(typ.as_deref(), None | Some("jwt" | "at+jwt" | "application/at+jwt"))
-    }
-}
-
-impl Refused {
-    const fn are_any(&self) -> bool {
-        let Self { crit, b64, jwk, jku, x5u, x5c, zip, enc } = self;
-        crit.is_some()
-            || b64.is_some()
-            || jwk.is_some()
-            || jku.is_some()
-            || x5u.is_some()
-            || x5c.is_some()
-            || zip.is_some()
-            || enc.is_some()
+            && !REFUSED.iter().any(|name| self.others.contains_key(*name))
     }
 }
 
@@ -444,6 +418,10 @@ fn is_strong_rsa(modulus: &str, exponent: &str) -> bool {
         && bytes.first().is_some_and(|first| *first >= 0x80)
         && exponent == "AQAB"
 }
+
+/// Members of a header that would say how to verify a token, or that it is something else than it
+/// seems. It is refused where they are there at all, whatever they say.
+const REFUSED: [&str; 8] = ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc"];
 
 /// More than any issuer has.
 const MOST_KEYS: usize = 64;
