@@ -25,7 +25,7 @@ pub use assertion::{ASSERTION_HEADER, Assertion, AssertionError, AssertionKey, V
 pub use fields::{FieldReader, FieldWriter};
 pub use identity::{Caller, CredentialKind, Identity, KeyId, PresentedBy, RequestId, UserId};
 pub use key_id::{KeyPurpose, key_id};
-pub use network::Network;
+pub use network::{Network, Site};
 pub use operation::{AnsweredBy, Demands, InternalOperation, LimitClass, Operation, RecordedBy};
 pub use permission::{Permission, Permissions, Role, Roles};
 pub use problem::{FieldError, Problem};

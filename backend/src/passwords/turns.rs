@@ -6,13 +6,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use memoric_contract::Network;
+use memoric_contract::{Network, Site};
 use tokio::sync::oneshot;
 
 /// So many may be at work at once, and so many more wait.
 ///
 /// Networks take turns, so one that asks a thousand times waits longer and nobody else does. When
-/// no more may wait, the network that has most of the places gives one up for one that has fewer.
+/// no more may wait, the site that has most of the places gives one up for one that has fewer, and
+/// within a site the network does: who has a thousand networks keeps nobody out either.
 #[derive(Clone)]
 pub(super) struct Turns {
     inner: Arc<Inner>,
@@ -133,7 +134,8 @@ impl State {
     }
 
     /// Sees to it that one more of `network` may wait: where all places are taken, who came last of
-    /// the network that has most of them goes, if that is more than `network` will have.
+    /// the site that has most of them goes, and there of the network that has, if that is more than
+    /// the site of `network` will have. Within its own site the same goes for networks.
     fn make_room(&mut self, network: Network, most: usize) -> Result<(), Full> {
         if self.waiting() < most {
             return Ok(());
@@ -142,12 +144,22 @@ impl State {
         if self.waiting() < most {
             return Ok(());
         }
-        let own = self.queues.get(&network).map_or(0, VecDeque::len);
-        let longest = self.queues.values_mut().max_by_key(|queue| queue.len()).ok_or(Full)?;
-        if longest.len() <= own + 1 {
-            return Err(Full);
+        let mut sites: HashMap<Site, usize> = HashMap::new();
+        for (network, queue) in &self.queues {
+            *sites.entry(network.site()).or_default() += queue.len();
         }
+        let own = sites.get(&network.site()).copied().unwrap_or_default();
+        let (&largest, &most) = sites.iter().max_by_key(|(_, places)| **places).ok_or(Full)?;
+        let (site, own) = if most > own + 1 {
+            (largest, 0)
+        } else {
+            (network.site(), self.queues.get(&network).map_or(0, VecDeque::len) + 1)
+        };
+        let of_site = self.queues.iter_mut().filter(|(network, _)| network.site() == site);
+        let longest = of_site.map(|(_, queue)| queue).max_by_key(|queue| queue.len());
+        let longest = longest.filter(|queue| queue.len() > own).ok_or(Full)?;
         longest.pop_back();
+        self.forget_the_gone();
         Ok(())
     }
 
@@ -221,6 +233,27 @@ mod tests {
         let _waiting = [waiting(&turns, 1), waiting(&turns, 2)];
         yield_now().await;
         assert!(turns.take(network(3)).await.is_err(), "each of them has one");
+    }
+
+    #[tokio::test]
+    async fn who_has_many_networks_makes_room_for_who_has_one() {
+        let turns = Turns::new(NonZeroUsize::MIN, 4);
+        let at_work = turns.take(network(1)).await.unwrap();
+        let crowd: Vec<_> = (1..=4).map(|from| waiting(&turns, from)).collect();
+        yield_now().await;
+        assert!(turns.take(network(5)).await.is_err(), "their site has every place already");
+
+        let elsewhere = Network::of(Ipv4Addr::new(203, 0, 113, 1).into());
+        let other = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.take(elsewhere).await }
+        });
+        yield_now().await;
+        assert_eq!(turns.taken(), 5, "one of the crowd has gone");
+        assert!(turns.take(network(6)).await.is_err(), "and none of them comes back for it");
+
+        drop((at_work, crowd));
+        assert!(timeout(Duration::from_secs(5), other).await.unwrap().unwrap().is_ok());
     }
 
     #[tokio::test]
