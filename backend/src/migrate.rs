@@ -195,6 +195,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0019_feed.sql", include_str!("../migrations/0019_feed.sql")),
     ("0020_foreign.sql", include_str!("../migrations/0020_foreign.sql")),
     ("0021_on_record.sql", include_str!("../migrations/0021_on_record.sql")),
+    ("0022_sooner.sql", include_str!("../migrations/0022_sooner.sql")),
 ];
 
 #[cfg(test)]

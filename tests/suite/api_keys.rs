@@ -201,6 +201,26 @@ async fn a_rotated_key_works_with_both_secrets_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_key_rotated_twice_keeps_what_the_first_rotation_promised() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let made = create(&world, &alice, json!({"name": "one"})).await;
+    let rotate = async || -> Value {
+        let asked = world.ask_as(&alice, Method::POST, &format!("{}/rotate", path(&made)));
+        let rotated = asked.send().await.unwrap();
+        assert_eq!(rotated.status(), StatusCode::OK);
+        rotated.json().await.unwrap()
+    };
+
+    let (lost, newest) = (rotate().await, rotate().await);
+
+    assert_eq!(newest["previous_expires_at"], lost["previous_expires_at"]);
+    assert_eq!(use_key(&world, &secret(&newest)).await, StatusCode::OK);
+    assert_eq!(use_key(&world, &secret(&made)).await, StatusCode::OK, "to the end of its overlap");
+    assert_eq!(use_key(&world, &secret(&lost)).await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn a_key_ends_by_time_and_with_its_owner() {
     let world = World::start().await;
     let (alice, bob) = (world.register("alice").await, world.register("bob").await);

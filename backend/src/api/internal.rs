@@ -52,10 +52,12 @@ pub(super) async fn check_live(app: &App, call: &Call) -> Answer {
         PresentedBy::AccessToken { jti, sid, generation, .. } => {
             app.store.is_live(identity.user, *jti, *sid, *generation).await?
         }
-        PresentedBy::ForeignToken { id, .. } => {
-            app.store.is_foreign_live(identity.user, *id).await?
+        PresentedBy::ForeignToken { id, generation, .. } => {
+            app.store.is_foreign_live(identity.user, *id, *generation).await?
         }
-        PresentedBy::ApiKey { id, .. } => app.store.is_key_live(identity.user, id).await?,
+        PresentedBy::ApiKey { id, generation, .. } => {
+            app.store.is_key_live(identity.user, id, *generation).await?
+        }
     };
     Ok(json(StatusCode::OK, &json!({ "live": live })))
 }

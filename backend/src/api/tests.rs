@@ -16,7 +16,8 @@ use memoric_config::{
     schema::{self, Registration},
 };
 use memoric_contract::{
-    ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands, Identity, Role, Roles,
+    ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands, Identity, KeyId, Permissions, Role,
+    Roles,
     api_key::CheckKey,
     audit::RECORDED_HEADER,
     revocation::FeedPage,
@@ -181,6 +182,39 @@ async fn a_new_password_ends_the_token_in_use() {
     let generation = format!("revoked:{{{}}}:gen 2 ", carol.user);
     assert!(told.iter().any(|message| message.starts_with(&generation)), "{told:?}");
     desk.log_in("carol", "another_password_12").await;
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_user_who_has_changed_lives_no_more() {
+    let desk = Desk::new().await;
+    let expires_at = seconds() + 3600;
+    let id = KeyId("0123456789aB".to_owned());
+    let key = format!(
+        "INSERT INTO memoric.api_keys (id, user_id, name, hash, scopes, expires_at)
+         VALUES ('{}', {}, 'one', decode(repeat('00', 32), 'hex'), '{{memories:read}}', now() + '1 hour')",
+        id.0, desk.world.alice
+    );
+    desk.world.as_superuser(&key).await;
+    let of = |presented| Identity { presented, ..desk.alice() };
+    let by = |generation| {
+        let (scopes, id) = (Permissions::default(), id.clone());
+        let token = uuid::Uuid::from_u128(7);
+        [
+            of(PresentedBy::ApiKey { id, scopes, generation, expires_at }),
+            of(PresentedBy::ForeignToken { id: token, generation, expires_at }),
+        ]
+    };
+    for who in by(1) {
+        assert!(desk.is_live(&who).await, "{who:?}");
+    }
+
+    let change = format!("SELECT generation FROM credentials.end_all({})", desk.world.alice);
+    desk.world.as_superuser(&change).await;
+
+    for (before, after) in by(1).into_iter().zip(by(2)) {
+        assert!(!desk.is_live(&before).await, "{before:?}");
+        assert!(desk.is_live(&after).await, "{after:?}");
+    }
 }
 
 #[tokio::test]

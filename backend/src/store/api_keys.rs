@@ -60,10 +60,16 @@ impl Store {
         first(rows).map(|row| standing(&row)).transpose()
     }
 
-    /// Whether a key of `user`'s lives.
-    pub(crate) async fn is_key_live(&self, user: UserId, key: &KeyId) -> Result<bool, StoreError> {
-        const SQL: &str = "SELECT credentials.is_key_live($1, $2)";
-        let rows = self.pools.auth.call(SQL, &[&user.0, &key.0]).await?;
+    /// Whether a key of `user`'s lives, and they are still of `generation`.
+    pub(crate) async fn is_key_live(
+        &self,
+        user: UserId,
+        key: &KeyId,
+        generation: u64,
+    ) -> Result<bool, StoreError> {
+        const SQL: &str = "SELECT credentials.is_key_live($1, $2, $3)";
+        let Ok(generation) = i64::try_from(generation) else { return Ok(false) };
+        let rows = self.pools.auth.call(SQL, &[&user.0, &key.0, &generation]).await?;
         Ok(sole(rows)?.try_get(0)?)
     }
 

@@ -43,14 +43,17 @@ impl Store {
         first(rows).map(linked).transpose()
     }
 
-    /// Whether a foreign token of `user`'s may be used.
+    /// Whether a foreign token of `user`'s may be used, and they are still of `generation`.
     pub(crate) async fn is_foreign_live(
         &self,
         user: UserId,
         token: Uuid,
+        generation: u64,
     ) -> Result<bool, StoreError> {
-        const SQL: &str = "SELECT credentials.is_foreign_live($1, $2)";
-        Ok(sole(self.pools.auth.call(SQL, &[&user.0, &token]).await?)?.try_get(0)?)
+        const SQL: &str = "SELECT credentials.is_foreign_live($1, $2, $3)";
+        let Ok(generation) = i64::try_from(generation) else { return Ok(false) };
+        let rows = self.pools.auth.call(SQL, &[&user.0, &token, &generation]).await?;
+        Ok(sole(rows)?.try_get(0)?)
     }
 
     /// Lets a subject in as the user whom the act is about. `entry` says so.

@@ -159,7 +159,7 @@ async fn the_gateway_is_told_of_every_session_and_key_that_it_helped_to_end() {
     let (done, _) = desk.aside(Operation::RevokeApiKey, &path, &Caller::Known(carol), None).await;
 
     let told = Revocation::parse(done.headers[REVOKED_HEADER].to_str().unwrap()).unwrap();
-    assert_eq!(told.revoked, Revoked::Key(memoric_contract::KeyId(id)));
+    assert_eq!(told.revoked, Revoked::Key(KeyId(id)));
 }
 
 impl Desk {
