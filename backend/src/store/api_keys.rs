@@ -130,7 +130,8 @@ impl Store {
             .collect()
     }
 
-    /// Gives a key of the owner's another secret; the one it had is good for `overlap` longer.
+    /// Gives a key of the owner's another secret; the one it had is good for `overlap` longer. Where an overlap runs
+    /// already, it goes on as it was promised, and the secret in between ends.
     /// `None`: they have no such living key.
     pub(crate) async fn rotate_key(
         &self,
