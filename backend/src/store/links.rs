@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError, first, fitting, mismatch, sole,
     trail::Appended,
-    users::{ended_by, roles_in},
+    users::{ended, roles_in},
 };
 use crate::{administration::Administration, audit::Entry, scope::Custody as _};
 
@@ -102,10 +102,6 @@ impl Store {
         let (target, record) = (act.owner(), Appended::new(entry));
         let scoped = self.pools.admin.scoped(act.context());
         let rows = scoped.write(SQL, &[&target.0, &issuer, &subject, &record]).await?;
-        let ended = first(rows).map(|row| ended_by(target, &row)).transpose()?;
-        if ended.is_some() {
-            entry.note_written();
-        }
-        Ok(ended)
+        ended(target, rows, entry)
     }
 }
