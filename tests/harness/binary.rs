@@ -1,14 +1,21 @@
 //! The programs as people start them.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+/// Below it are the ports that services have by custom.
+const FIRST_PORT: u16 = 16_000;
 
 /// A command that starts from an empty environment.
 #[derive(Debug)]
@@ -35,11 +42,22 @@ pub fn program(name: &str) -> Program {
     Program::new(&beside_this_test().join(name))
 }
 
-/// An address of this machine that nobody listens on.
+/// An address of this machine that nobody listens on and no connection leaves from.
+///
+/// The kernel gives connections that leave a port of its own range, one of which may be taken before the program under
+/// test has begun to listen on it. Hence a port below that range, and each of them once per run.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("there is a free port")
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id()));
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let end = range.ok().and_then(|range| range.split_whitespace().next()?.parse().ok());
+    let ports: Vec<u16> = (FIRST_PORT..end.expect("the kernel tells its range")).collect();
+
+    let tried = ports.iter().map(|_| {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, ports[turn as usize % ports.len()]))
+    });
+    let mut free = tried.filter(|address| TcpListener::bind(address).is_ok());
+    free.next().expect("there is a free port")
 }
 
 fn beside_this_test() -> PathBuf {
