@@ -315,7 +315,7 @@ const ACCOUNT_TURNS: Pace = Pace {
 
 /// In one site, of its networks.
 const SITE_TURNS: Pace = Pace {
-    apart: Duration::from_secs(1),
+    apart: Duration::from_millis(250),
     rest: SITE.longest,
     furthest: Duration::from_secs(5 * 60),
 };

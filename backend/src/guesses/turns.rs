@@ -68,18 +68,12 @@ impl<K: Copy + Eq + Hash, G: Copy + Eq + Hash> Turns<K, G> {
         others: Duration,
         now: Instant,
     ) -> Duration {
-        let pace = self.pace;
-        if let Some(line) = self.lines.get_mut(&whose) {
-            self.held -= line.pass_on_if_late(who.group, pace, now);
-            if who.is_held {
-                self.held -= line.pass_on_if_wanted(who, pace, now);
-            }
-            if line.turns.get(&who.group).is_some_and(|turn| turn.network == who.network) {
-                return line.until(who.group, now);
-            }
+        self.pass_on_in_vain(whose, who, now);
+        let line = self.lines.get(&whose);
+        if line.is_some_and(|line| line.has_next(who)) {
+            return line.map(|line| line.until(who.group, now)).unwrap_or_default();
         }
-        let is_awaited = self.lines.get(&whose).is_some_and(|line| line.is_awaited(now));
-        if others.is_zero() && !is_awaited {
+        if others.is_zero() && !line.is_some_and(|line| line.is_awaited(now)) {
             return Duration::ZERO;
         }
         self.stand(whose, who, others, now)
@@ -94,9 +88,7 @@ impl<K: Copy + Eq + Hash, G: Copy + Eq + Hash> Turns<K, G> {
         }
         let due = turn.due;
         self.held -= line.pass_on(who.group, now + self.pace.rest, self.pace);
-        if line.turns.is_empty() {
-            self.lines.remove(&whose);
-        }
+        self.forget_if_empty(whose);
         Some(due)
     }
 
@@ -115,6 +107,22 @@ impl<K: Copy + Eq + Hash, G: Copy + Eq + Hash> Turns<K, G> {
         }
         line.turns.insert(who.group, Turn { network: who.network, due, behind: VecDeque::new() });
         self.held += 1;
+    }
+
+    /// Ends the turn of the group of `who` where nobody comes for it, or they cannot use it.
+    fn pass_on_in_vain(&mut self, whose: K, who: Waiter<G>, now: Instant) {
+        let Some(line) = self.lines.get_mut(&whose) else { return };
+        self.held -= line.pass_on_if_late(who.group, self.pace, now);
+        if who.is_held {
+            self.held -= line.pass_on_if_wanted(who, self.pace, now);
+        }
+        self.forget_if_empty(whose);
+    }
+
+    fn forget_if_empty(&mut self, whose: K) {
+        if self.lines.get(&whose).is_some_and(|line| line.turns.is_empty()) {
+            self.lines.remove(&whose);
+        }
     }
 
     /// Puts `who` in the line, where there is room, and says how long until their turn.
@@ -166,6 +174,11 @@ impl<G: Copy + Eq + Hash> Line<G> {
     /// Whether somebody's turn is still to come, so that nobody may pass by.
     fn is_awaited(&self, now: Instant) -> bool {
         self.last.is_some_and(|last| last > now)
+    }
+
+    /// Whether the next turn of their group is that of `who`.
+    fn has_next(&self, who: Waiter<G>) -> bool {
+        self.turns.get(&who.group).is_some_and(|turn| turn.network == who.network)
     }
 
     fn until(&self, group: G, now: Instant) -> Duration {
@@ -313,6 +326,8 @@ mod tests {
 
         assert_eq!(turns.wait((), waiter(1, 2), WAIT, late), Duration::ZERO, "the next has it");
         assert!(turns.take((), waiter(1, 1), late).is_none());
+        assert_eq!(turns.wait((), waiter(1, 2), Duration::ZERO, late + KEPT), Duration::ZERO);
+        assert!(turns.lines.is_empty() && turns.held == 0, "nor is a line kept in which nobody is");
     }
 
     #[test]
