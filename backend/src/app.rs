@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use memoric_config::schema::Registration;
+use prometheus::IntCounterVec;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -52,6 +53,8 @@ pub(crate) struct App {
     pub(crate) api_keys: Arc<ApiKeys>,
     /// Carries sessions on.
     pub(crate) sessions: Arc<Sessions>,
+    /// Refused refreshes that the trail has told of before, by reason.
+    pub(crate) repeated_refusals: IntCounterVec,
     /// Tells the gateways of revocations.
     pub(crate) courier: Arc<Courier>,
     /// Whether strangers may make themselves an account.

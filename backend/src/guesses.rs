@@ -1,26 +1,32 @@
 //! Guesses at passwords: how many were wrong, and who has to wait for how long.
 
 mod ledger;
+mod turns;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use memoric_contract::Network;
+use memoric_contract::{Network, Site};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use self::ledger::{Charge, Ledger, Rule};
+use self::{
+    ledger::{Charge, Ledger, Rule},
+    turns::{Pace, Turns, Waiter},
+};
 
-/// The wrong guesses of late: for each name from each network, for each name, from each network, and
-/// in all.
+/// The wrong guesses of late: for each name from each network, for each name, from each network, from
+/// each site, and in all.
 ///
 /// A name is counted as it is typed, whether it stands for an account or not: whoever has to wait hears
 /// so before anybody looks. So the user name and the address of one account are counted apart, and
 /// strangers have twice the guesses at it.
 ///
-/// Each has a wait that grows with them, to an end: whoever goes on asking is let in now and then.
+/// Each has a wait that grows with them, to an end. Where others can make it grow, whoever was told to
+/// wait has a turn, which comes when they were told, whoever else presses; everybody of one site has one
+/// turn at a time, so that many networks of one hand wait as one.
 /// Who is known (by a device that has logged in, or by a session) answers for their own guesses
 /// alone, so whatever strangers do keeps nobody out of their account on their own machine.
 ///
@@ -58,18 +64,36 @@ struct Books {
     pairs: Ledger<(NameKey, Network)>,
     accounts: Ledger<NameKey>,
     networks: Ledger<Network>,
+    sites: Ledger<Site>,
     overall: Ledger<()>,
     known: Ledger<Uuid>,
+    account_turns: Turns<NameKey, Site>,
+    site_turns: Turns<Site, Network>,
+    overall_turns: Turns<(), Site>,
 }
 
 enum Charged {
-    Stranger {
-        pair: Charge<(NameKey, Network)>,
-        account: Charge<NameKey>,
-        network: Charge<Network>,
-        overall: Charge<()>,
-    },
+    Stranger(Box<Strange>),
     Known(Charge<Uuid>),
+}
+
+/// What a stranger's guess was counted as, and whose turns it took.
+struct Strange {
+    name: NameKey,
+    by: Network,
+    pair: Charge<(NameKey, Network)>,
+    account: Charge<NameKey>,
+    network: Charge<Network>,
+    site: Charge<Site>,
+    overall: Charge<()>,
+    turns: Taken,
+}
+
+/// When the turns came that were taken.
+struct Taken {
+    account: Option<Instant>,
+    site: Option<Instant>,
+    overall: Option<Instant>,
 }
 
 impl Guesses {
@@ -79,8 +103,12 @@ impl Guesses {
                 pairs: Ledger::new(PAIR, MOST, now),
                 accounts: Ledger::new(ACCOUNT, MOST, now),
                 networks: Ledger::new(NETWORK, MOST, now),
+                sites: Ledger::new(SITE, MOST, now),
                 overall: Ledger::new(OVERALL, 1, now),
                 known: Ledger::new(PAIR, MOST, now),
+                account_turns: Turns::new(ACCOUNT_TURNS, MOST_WAITING, now),
+                site_turns: Turns::new(SITE_TURNS, MOST_WAITING, now),
+                overall_turns: Turns::new(OVERALL_TURNS, MOST_WAITING, now),
             }),
         })
     }
@@ -121,11 +149,12 @@ impl Guess {
     pub(crate) fn was_wrong(self, now: Instant) -> Option<Burst> {
         let mut books = self.guesses.books();
         let begun = match &self.charged {
-            Charged::Stranger { pair, account, network, overall } => vec![
-                (books.pairs.wrong(pair, now), "at one account from one network"),
-                (books.accounts.wrong(account, now), "at one account"),
-                (books.networks.wrong(network, now), "from one network"),
-                (books.overall.wrong(overall, now), "at all accounts"),
+            Charged::Stranger(charged) => vec![
+                (books.pairs.wrong(&charged.pair, now), "at one account from one network"),
+                (books.accounts.wrong(&charged.account, now), "at one account"),
+                (books.networks.wrong(&charged.network, now), "from one network"),
+                (books.sites.wrong(&charged.site, now), "from one site"),
+                (books.overall.wrong(&charged.overall, now), "at all accounts"),
             ],
             Charged::Known(known) => {
                 vec![(books.known.wrong(known, now), "from a known device or session")]
@@ -140,7 +169,7 @@ impl Guess {
         self.take_back();
         let mut books = self.guesses.books();
         match &self.charged {
-            Charged::Stranger { pair, .. } => books.pairs.clear(pair),
+            Charged::Stranger(charged) => books.pairs.clear(&charged.pair),
             Charged::Known(known) => books.known.clear(known),
         }
     }
@@ -148,16 +177,20 @@ impl Guess {
     /// It came to nothing, and nobody has learnt anything by it.
     pub(crate) fn was_none(self) {
         self.take_back();
+        if let Charged::Stranger(charged) = &self.charged {
+            self.guesses.books().give_back(charged);
+        }
     }
 
     fn take_back(&self) {
         let mut books = self.guesses.books();
         match &self.charged {
-            Charged::Stranger { pair, account, network, overall } => {
-                books.pairs.take_back(pair, self.made);
-                books.accounts.take_back(account, self.made);
-                books.networks.take_back(network, self.made);
-                books.overall.take_back(overall, self.made);
+            Charged::Stranger(charged) => {
+                books.pairs.take_back(&charged.pair, self.made);
+                books.accounts.take_back(&charged.account, self.made);
+                books.networks.take_back(&charged.network, self.made);
+                books.sites.take_back(&charged.site, self.made);
+                books.overall.take_back(&charged.overall, self.made);
             }
             Charged::Known(known) => books.known.take_back(known, self.made),
         }
@@ -172,29 +205,63 @@ impl Burst {
 }
 
 impl Books {
-    fn wait(&self, guesser: Guesser, now: Instant) -> Duration {
-        match guesser {
-            Guesser::Stranger(name, network) => self
-                .pairs
-                .wait((name, network), now)
-                .max(self.accounts.wait(name, now))
-                .max(self.networks.wait(network, now))
-                .max(self.overall.wait((), now)),
-            Guesser::Known(id) => self.known.wait(id, now),
-        }
+    fn wait(&mut self, guesser: Guesser, now: Instant) -> Duration {
+        let (name, by) = match guesser {
+            Guesser::Stranger(name, network) => (name, network),
+            Guesser::Known(id) => return self.known.wait(id, now),
+        };
+        let own = self.pairs.wait((name, by), now).max(self.networks.wait(by, now));
+        let (site, is_held) = (by.site(), !own.is_zero());
+        let of_site = Waiter { is_held, ..within(site, by) };
+        let others = self.accounts.wait(name, now);
+        let account = self.account_turns.wait(name, of_site, others, now);
+        let others = self.sites.wait(site, now);
+        let beside = self.site_turns.wait(site, within(by, by), others, now);
+        let others = self.overall.wait((), now);
+        let overall = self.overall_turns.wait((), of_site, others, now);
+        own.max(account).max(beside).max(overall)
     }
 
     fn charge(&mut self, guesser: Guesser, now: Instant) -> Charged {
-        match guesser {
-            Guesser::Stranger(name, network) => Charged::Stranger {
-                pair: self.pairs.charge((name, network), now),
-                account: self.accounts.charge(name, now),
-                network: self.networks.charge(network, now),
-                overall: self.overall.charge((), now),
+        let (name, by) = match guesser {
+            Guesser::Stranger(name, network) => (name, network),
+            Guesser::Known(id) => return Charged::Known(self.known.charge(id, now)),
+        };
+        let site = by.site();
+        Charged::Stranger(Box::new(Strange {
+            name,
+            by,
+            pair: self.pairs.charge((name, by), now),
+            account: self.accounts.charge(name, now),
+            network: self.networks.charge(by, now),
+            site: self.sites.charge(site, now),
+            overall: self.overall.charge((), now),
+            turns: Taken {
+                account: self.account_turns.take(name, within(site, by), now),
+                site: self.site_turns.take(site, within(by, by), now),
+                overall: self.overall_turns.take((), within(site, by), now),
             },
-            Guesser::Known(id) => Charged::Known(self.known.charge(id, now)),
+        }))
+    }
+
+    /// Gives back the turns that `charged` took.
+    fn give_back(&mut self, charged: &Strange) {
+        let Strange { name, by, turns, .. } = charged;
+        let site = by.site();
+        if let Some(due) = turns.account {
+            self.account_turns.give_back(*name, within(site, *by), due);
+        }
+        if let Some(due) = turns.site {
+            self.site_turns.give_back(site, within(*by, *by), due);
+        }
+        if let Some(due) = turns.overall {
+            self.overall_turns.give_back((), within(site, *by), due);
         }
     }
+}
+
+fn within<G>(group: G, network: Network) -> Waiter<G> {
+    Waiter { group, network, is_held: false }
 }
 
 /// At one account from one network, or by one who is known: a person who mistypes does not notice, and
@@ -222,6 +289,14 @@ const NETWORK: Rule = Rule {
     forgiven: Duration::from_secs(10),
 };
 
+/// From one site, at whomever: as many as from a few networks, for a site may hold thousands.
+const SITE: Rule = Rule {
+    free: 400,
+    shortest: Duration::from_millis(250),
+    longest: Duration::from_secs(15),
+    forgiven: Duration::from_millis(2_500),
+};
+
 /// In all, which is what a guesser with many networks and many names is left to.
 const OVERALL: Rule = Rule {
     free: 2_000,
@@ -230,112 +305,33 @@ const OVERALL: Rule = Rule {
     forgiven: Duration::from_millis(50),
 };
 
+/// At one account: a site has a turn every half minute, and however many sites there are, they guess no
+/// faster than this. Whoever waits behind three hundred of them waits a quarter of an hour.
+const ACCOUNT_TURNS: Pace = Pace {
+    apart: Duration::from_secs(3),
+    rest: ACCOUNT.longest,
+    furthest: Duration::from_secs(15 * 60),
+};
+
+/// In one site, of its networks.
+const SITE_TURNS: Pace = Pace {
+    apart: Duration::from_millis(250),
+    rest: SITE.longest,
+    furthest: Duration::from_secs(5 * 60),
+};
+
+/// In all: more slowly than guesses are forgiven.
+const OVERALL_TURNS: Pace = Pace {
+    apart: Duration::from_millis(100),
+    rest: OVERALL.longest,
+    furthest: Duration::from_secs(60),
+};
+
 /// So many are counted apart, of each kind.
 const MOST: usize = 100_000;
 
+/// So many wait for a turn, of each kind.
+const MOST_WAITING: usize = 65_536;
+
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    #[test]
-    fn whoever_guesses_waits_longer_and_longer_and_the_neighbour_does_not() {
-        let (guesses, now) = guesses();
-        assert_eq!(spend(&guesses, stranger("alice", 1), now), 10);
-        assert!(guesses.take(stranger("alice", 2), now).is_ok(), "from elsewhere");
-        assert!(guesses.take(stranger("bob", 1), now).is_ok(), "at another");
-    }
-
-    #[test]
-    fn one_account_is_guessed_at_no_faster_from_many_networks() {
-        let (guesses, now) = guesses();
-        let taken = (1..=200).filter(|from| try_once(&guesses, stranger("alice", *from), now));
-        assert_eq!(taken.count(), 30);
-        let wait = guesses.take(stranger("alice", 250), now).err().unwrap();
-        assert!(wait <= Duration::from_secs(30), "{wait:?}");
-        assert!(guesses.take(stranger("alice", 250), now + wait).is_ok(), "never for good");
-    }
-
-    #[test]
-    fn one_network_guesses_no_faster_at_many_accounts() {
-        let (guesses, now) = guesses();
-        let names = (0..500).map(|name| format!("name-{name}"));
-        assert_eq!(names.filter(|name| try_once(&guesses, stranger(name, 1), now)).count(), 100);
-    }
-
-    #[test]
-    fn all_networks_guess_no_faster_at_all_accounts() {
-        let (guesses, now) = guesses();
-        let taken = (0..10_000_u32).filter(|n| {
-            let guesser = Guesser::Stranger(NameKey::of(&n.to_string()), network(*n));
-            try_once(&guesses, guesser, now)
-        });
-        assert_eq!(taken.count(), 2_000);
-    }
-
-    #[test]
-    fn whoever_is_known_waits_for_their_own_guesses_alone() {
-        let (guesses, now) = guesses();
-        for from in 1..=100 {
-            try_once(&guesses, stranger("alice", from), now);
-        }
-        let known = Guesser::Known(Uuid::from_u128(1));
-        assert_eq!(spend(&guesses, known, now), 10);
-        assert!(guesses.take(Guesser::Known(Uuid::from_u128(2)), now).is_ok());
-    }
-
-    #[test]
-    fn a_right_guess_costs_nothing_and_clears_its_makers_name_alone() {
-        let (guesses, now) = guesses();
-        for from in 1..=29 {
-            try_once(&guesses, stranger("alice", from), now);
-        }
-        for _ in 0..1_000 {
-            guesses.take(stranger("alice", 99), now).unwrap().was_right();
-        }
-        assert!(try_once(&guesses, stranger("alice", 100), now));
-        assert!(!try_once(&guesses, stranger("alice", 101), now), "others' still stand");
-    }
-
-    #[test]
-    fn of_many_at_once_no_more_are_taken_than_of_as_many_in_turn() {
-        let (guesses, now) = guesses();
-        let under_way: Vec<_> =
-            (0..100).filter_map(|_| guesses.take(stranger("alice", 1), now).ok()).collect();
-        assert_eq!(under_way.len(), 10);
-        under_way.into_iter().for_each(Guess::was_none);
-        assert!(guesses.take(stranger("alice", 1), now).is_ok(), "nothing was learnt by them");
-    }
-
-    #[test]
-    fn a_burst_is_told_once() {
-        let (guesses, now) = guesses();
-        let told: Vec<_> = (0..10)
-            .filter_map(|_| guesses.take(stranger("alice", 1), now).unwrap().was_wrong(now))
-            .collect();
-        let [burst] = &told[..] else { panic!("{told:?}") };
-        assert_eq!(burst.describe(), "many wrong passwords at one account from one network");
-    }
-
-    fn spend(guesses: &Arc<Guesses>, guesser: Guesser, now: Instant) -> usize {
-        (0..100).take_while(|_| try_once(guesses, guesser, now)).count()
-    }
-
-    fn try_once(guesses: &Arc<Guesses>, guesser: Guesser, now: Instant) -> bool {
-        guesses.take(guesser, now).map(|guess| guess.was_wrong(now)).is_ok()
-    }
-
-    fn stranger(name: &str, from: u32) -> Guesser {
-        Guesser::Stranger(NameKey::of(name), network(from))
-    }
-
-    fn network(from: u32) -> Network {
-        Network::of(Ipv4Addr::from_bits(from).into())
-    }
-
-    fn guesses() -> (Arc<Guesses>, Instant) {
-        let now = Instant::now();
-        (Guesses::new(now), now)
-    }
-}
+mod tests;

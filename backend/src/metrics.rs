@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     pub(crate) redis_up: IntGauge,
     /// Revocations that Redis was not told of. The feed carries them all the same.
     pub(crate) courier_failures: IntCounter,
+    /// Refused refreshes that the trail has told of before, by reason.
+    pub(crate) repeated_refusals: IntCounterVec,
     /// Connections to the database, by role and state.
     pub(crate) database_connections: IntGaugeVec,
     /// Passwords at work or waiting to be.
@@ -61,6 +63,11 @@ impl Metrics {
             courier_failures: counter(
                 "memoric_backend_courier_failures_total",
                 "Revocations that Redis was not told of.",
+            )?,
+            repeated_refusals: counters(
+                "memoric_backend_repeated_refusals_total",
+                "Refused refreshes of sessions whose trail has one for the same reason.",
+                &["reason"],
             )?,
             database_connections: enlist(
                 &registry,

@@ -196,6 +196,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0020_foreign.sql", include_str!("../migrations/0020_foreign.sql")),
     ("0021_on_record.sql", include_str!("../migrations/0021_on_record.sql")),
     ("0022_sooner.sql", include_str!("../migrations/0022_sooner.sql")),
+    ("0023_ended.sql", include_str!("../migrations/0023_ended.sql")),
+    ("0024_told_once.sql", include_str!("../migrations/0024_told_once.sql")),
 ];
 
 #[cfg(test)]

@@ -66,6 +66,8 @@ impl Courier {
     }
 
     /// What Redis is told: to remember it for as long as it matters, and to pass it on.
+    ///
+    /// Of two backends that end one user's generations, whichever is heard last, the higher stays.
     fn commands(&self, revocation: &Revocation, now: SystemTime) -> Vec<Cmd> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // By our own clock: Redis may have another.
@@ -73,13 +75,14 @@ impl Courier {
         if left == 0 {
             return Vec::new();
         }
-        let (mut set, mut publish) = (redis::cmd("SET"), redis::cmd("PUBLISH"));
-        set.arg(self.redis.name(&revocation.redis_key()))
+        let (mut keep, mut publish) = (redis::cmd("EVAL"), redis::cmd("PUBLISH"));
+        keep.arg(KEEP)
+            .arg(1)
+            .arg(self.redis.name(&revocation.redis_key()))
             .arg(revocation.redis_value())
-            .arg("EX")
             .arg(left);
         publish.arg(self.redis.name(CHANNEL)).arg(revocation.message());
-        vec![set, publish]
+        vec![keep, publish]
     }
 }
 
@@ -106,6 +109,14 @@ impl Ends for Refreshed {
         }
     }
 }
+
+/// Keeps the higher of two values, and the longer of two lives, of one key.
+const KEEP: &str = "\
+local kept = tonumber(redis.call('GET', KEYS[1]) or '') or 0
+local value = ARGV[1]
+if kept > tonumber(value) then value = string.format('%.0f', kept) end
+local life = math.max(tonumber(ARGV[2]), redis.call('TTL', KEYS[1]))
+return redis.call('SET', KEYS[1], value, 'EX', life)";
 
 /// How long an answer to a client waits for Redis. The feed is no slower than a few of these.
 const PATIENCE: Duration = Duration::from_millis(200);

@@ -96,6 +96,9 @@ impl Issuers {
         };
         let asked = self.ask(&foreign);
         let linked = self.memory.find(&digest(&foreign), client, is_current, asked).await?;
+        if !linked.admits(&foreign) {
+            return Err(Disbelief::Never(Rejection::Revoked));
+        }
         let roles = if may_grant_roles { foreign.roles } else { linked.roles };
         authn::unexpired(Arc::new(identity(&foreign, &linked, roles)), now)
     }

@@ -1,18 +1,15 @@
 //! Who gets in: with a password, with a token, and not otherwise.
 
-use harness::{
-    Answer, Edge, JWT_SECRET, PASSWORD, Person, Upload, World,
-    http2::{Http2, Outcome},
-    now, token, until,
-};
+mod registration;
+mod revoked;
+
+use harness::{JWT_SECRET, PASSWORD, Person, World, now, token};
 use memoric_contract::{
-    Role, UserId,
-    revocation::{Revocation, Revoked},
+    Role,
     token::{Claims, ISSUER, TokenKeys, TokenSigner},
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-
 use uuid::Uuid;
 
 #[tokio::test]
@@ -210,162 +207,6 @@ async fn two_credentials_are_an_attack_and_not_a_choice() {
 }
 
 #[tokio::test]
-async fn a_changed_password_ends_every_token_and_session() {
-    let world = World::start().await;
-    let (phone, laptop) = (world.register("alice").await, world.log_in("alice").await);
-    assert!(world.recall(&phone).await.is_empty(), "the token is known to the gateway's cache");
-
-    let change = json!({"old_password": PASSWORD, "new_password": "another-horse-battery"});
-    let answer = world
-        .ask_as(&laptop, Method::POST, "/auth/change-password")
-        .json(&change)
-        .send()
-        .await
-        .unwrap();
-
-    assert_eq!(answer.status(), StatusCode::OK);
-    assert_eq!(json_of(answer).await["message"], "Password changed successfully");
-    for person in [&phone, &laptop] {
-        eventually_refused(&world, person).await;
-    }
-    assert_eq!(world.try_log_in("alice", PASSWORD).await.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(world.try_log_in("alice", "another-horse-battery").await.status(), StatusCode::OK);
-    let open: i64 =
-        count(&world, "SELECT count(*) FROM memoric.sessions WHERE ended_at IS NULL").await;
-    assert_eq!(open, 1, "the new login's");
-}
-
-#[tokio::test]
-async fn a_password_is_not_changed_without_the_old_one() {
-    let world = World::start().await;
-    let alice = world.register("alice").await;
-
-    let change =
-        json!({"old_password": "not-the-password", "new_password": "another-horse-battery"});
-    let answer = world
-        .ask_as(&alice, Method::POST, "/auth/change-password")
-        .json(&change)
-        .send()
-        .await
-        .unwrap();
-
-    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-    assert_eq!(
-        problem(answer).await["detail"],
-        "Password change failed. Check your current password."
-    );
-    assert!(world.recall(&alice).await.is_empty(), "the token lives on");
-}
-
-#[tokio::test]
-async fn a_revocation_reaches_the_gateway_without_redis() {
-    let world = World::start().await;
-    let alice = world.register("alice").await;
-    assert!(world.recall(&alice).await.is_empty());
-
-    insert_revocation(
-        &world,
-        &Revocation {
-            user: UserId(alice.id),
-            revoked: Revoked::Before(2),
-            expires_at: now() + 3600,
-        },
-    )
-    .await;
-
-    eventually_refused(&world, &alice).await;
-}
-
-#[tokio::test]
-async fn the_gateway_that_carried_a_revocation_knows_of_it_at_once() {
-    let edge = Edge::start().await;
-    let (alice, bob) = (token(7, &[Role::User]), token(8, &[Role::User]));
-    let ended =
-        Revocation { user: UserId(7), revoked: Revoked::Before(2), expires_at: now() + 3600 };
-    // Neither Redis nor the feed has any news.
-    edge.origin.answer_with(move |request| match request.path() {
-        "/auth/change-password" => {
-            let revoked = ended.message();
-            format!("HTTP/1.1 200 OK\r\nx-memoric-revoked: {revoked}\r\ncontent-length: 0\r\n\r\n")
-                .into_bytes()
-        }
-        _ => Answer::json(&json!([])),
-    });
-    let recall = async |token: &str| {
-        edge.ask(Method::GET, "/memories").bearer_auth(token).send().await.unwrap().status()
-    };
-    assert_eq!(recall(&alice).await, StatusCode::OK);
-
-    let change = edge.ask(Method::POST, "/auth/change-password").bearer_auth(&alice);
-    let changed = change.json(&json!({})).send().await.unwrap();
-
-    assert_eq!(changed.status(), StatusCode::OK);
-    assert!(!changed.headers().contains_key("x-memoric-revoked"), "it is for the gateway alone");
-    assert_eq!(recall(&alice).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(recall(&bob).await, StatusCode::OK, "and of nobody else");
-}
-
-#[tokio::test]
-async fn what_a_revocation_finds_half_said_is_not_done() {
-    let world = World::start().await;
-    let alice = world.register("alice").await;
-    let upload = Upload::begin(world.http, &alice.token).await;
-    let mut http2 = Http2::connect_to(world.https, &world.certificate).await;
-    http2.remember(1, &alice.token, Some(15)).await;
-    http2.part(1, br#"{"content":"x""#, false).await;
-
-    insert_revocation(
-        &world,
-        &Revocation {
-            user: UserId(alice.id),
-            revoked: Revoked::Before(2),
-            expires_at: now() + 3600,
-        },
-    )
-    .await;
-    eventually_refused(&world, &alice).await;
-
-    let answer = upload.end().await;
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    // The stream is left open: the backend would not wait for its end.
-    http2.part(1, b"}", false).await;
-    assert_eq!(http2.outcome(1).await, Outcome::Answered(401));
-    assert_eq!(count(&world, "SELECT count(*) FROM memoric.memories").await, 0);
-}
-
-#[tokio::test]
-async fn a_token_that_ends_in_the_middle_of_a_request_is_not_good_for_the_rest() {
-    let edge = Edge::start().await;
-    let alice = Person { id: 7, name: "alice".to_owned(), token: String::new() };
-    let claims = Claims { exp: now() + 4, ..claims_of(&alice) };
-    let token = TokenSigner::hs256(JWT_SECRET.as_bytes()).sign(&claims).unwrap();
-    let upload = Upload::begin(edge.http, &token).await;
-
-    until("it has ended", async || now() > claims.exp).await;
-    let answer = upload.end().await;
-
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    assert!(answer.contains("Token expired"), "{answer}");
-    assert!(edge.origin.requests().is_empty(), "nothing has been asked");
-}
-
-#[tokio::test]
-async fn a_gateway_that_cannot_learn_of_revocations_lets_nobody_in() {
-    let mut world = World::start().await;
-    let alice = world.register("alice").await;
-    assert!(world.recall(&alice).await.is_empty());
-
-    world.stop_backend().await;
-
-    until("it says why", async || {
-        let answer = world.ask_as(&alice, Method::GET, "/memories").send().await.unwrap();
-        assert!(answer.status().is_server_error(), "{}", answer.status());
-        problem(answer).await["code"] == "revocation_unavailable"
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_bcrypt_hash_of_the_python_server_logs_in_once_and_is_argon2_after() {
     let world = World::start().await;
     let alice = world.register("alice").await;
@@ -393,98 +234,6 @@ async fn a_bcrypt_hash_of_the_python_server_logs_in_once_and_is_argon2_after() {
 }
 
 #[tokio::test]
-async fn registration_is_closed_unless_it_is_opened() {
-    let world = World::with(|settings| {
-        settings.auth.registration = memoric_config::schema::Registration::Closed
-    })
-    .start()
-    .await;
-    let account = json!({"username": "alice", "email": "alice@example.com", "password": PASSWORD});
-
-    let answer = world.ask(Method::POST, "/auth/register").json(&account).send().await.unwrap();
-
-    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
-    assert_eq!(problem(answer).await["code"], "registration_closed");
-    assert_eq!(count(&world, "SELECT count(*) FROM memoric.users").await, 0);
-}
-
-#[tokio::test]
-async fn whoever_registers_is_a_user_without_a_namespace() {
-    let world = World::start().await;
-    let account = json!({
-        "username": "mallory", "email": "m@example.com", "password": PASSWORD,
-        "namespace": "company_a", "roles": ["admin"], "is_verified": true,
-    });
-
-    let answer = world.ask(Method::POST, "/auth/register").json(&account).send().await.unwrap();
-
-    assert_eq!(answer.status(), StatusCode::CREATED);
-    let answer = json_of(answer).await;
-    assert_eq!(
-        (&answer["roles"], &answer["namespace"], &answer["is_verified"]),
-        (&json!(["user"]), &Value::Null, &json!(false))
-    );
-}
-
-#[tokio::test]
-async fn a_bad_registration_names_the_field_and_echoes_nothing() {
-    let world = World::start().await;
-    world.register("taken").await;
-    let account = |field: &str, value: Value| {
-        let mut account =
-            json!({"username": "alice", "email": "alice@example.com", "password": PASSWORD});
-        account[field] = value;
-        account
-    };
-    let bad = [
-        ("username", json!("al")),
-        ("username", json!("a".repeat(51))),
-        ("username", json!("alice@example.com")),
-        ("username", json!("12345")),
-        ("username", json!("al\u{0}ice")),
-        ("username", json!(7)),
-        ("username", Value::Null),
-        ("email", json!("not-an-address")),
-        ("email", json!("a\u{0}@example.com")),
-        ("password", json!("short-QQ")),
-        ("password", json!("q".repeat(129))),
-        ("password", json!(["planted-canary"])),
-        ("full_name", json!("n".repeat(256))),
-        ("full_name", json!("n\u{0}planted-canary")),
-    ];
-
-    for (field, value) in bad {
-        let answer = world
-            .ask(Method::POST, "/auth/register")
-            .json(&account(field, value.clone()))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{field} {value}");
-        let body = answer.text().await.unwrap();
-        assert!(
-            !body.contains("planted-canary")
-                && !body.contains("short-QQ")
-                && !body.contains(PASSWORD),
-            "{body}"
-        );
-        let problem: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(problem["errors"][0]["field"], field, "{body}");
-        assert!(problem["detail"].is_string(), "{body}");
-    }
-    for (field, value) in [("username", json!("taken")), ("email", json!("TAKEN@example.com"))] {
-        let answer = world
-            .ask(Method::POST, "/auth/register")
-            .json(&account(field, value))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{field} is taken");
-    }
-    assert_eq!(count(&world, "SELECT count(*) FROM memoric.users").await, 1, "nothing is stored");
-}
-
-#[tokio::test]
 async fn an_access_token_lives_as_long_as_the_settings_say() {
     let world = World::with(|settings| settings.auth.access_token_ttl = 120).start().await;
     let alice = world.register("alice").await;
@@ -497,21 +246,6 @@ async fn an_access_token_lives_as_long_as_the_settings_say() {
         let claims = claims.verify(token, now()).unwrap();
         assert_eq!(claims.exp - claims.iat, 120);
     }
-}
-
-async fn eventually_refused(world: &World, person: &Person) {
-    until("a revoked token works no more", async || {
-        let answer = world.ask_as(person, Method::GET, "/memories").send().await.unwrap();
-        answer.status() == StatusCode::UNAUTHORIZED
-    })
-    .await;
-}
-
-async fn insert_revocation(world: &World, revocation: &Revocation) {
-    let insert = "INSERT INTO memoric.revocations (user_id, space, value, expires_at) VALUES ($1, $2, $3, now() + interval '1 hour')";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-        [&revocation.user.0, &revocation.space(), &revocation.value()];
-    world.superuser().await.execute(insert, &values).await.unwrap();
 }
 
 fn claims_of(person: &Person) -> Claims {

@@ -1,6 +1,6 @@
 //! Refresh tokens: a client that lost an answer is never logged out, and of two holders nobody stays.
 
-use harness::{PASSWORD, Person, World};
+use harness::{PASSWORD, Person, World, counted, until};
 use proptest::{prelude::*, test_runner::TestRunner};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -110,13 +110,44 @@ async fn a_reuse_is_in_the_trail_as_critical() {
     holder.step(&world, Step::Use).await.unwrap();
     holder.step(&world, Step::Wait).await.unwrap();
 
-    let (status, _) = refresh(&world, &stolen).await;
+    for _ in 0..3 {
+        assert_eq!(refresh(&world, &stolen).await.0, StatusCode::UNAUTHORIZED);
+    }
 
-    assert_eq!(status, StatusCode::UNAUTHORIZED);
     let logs = trail(&world, &root, "auth.token.reuse_detected").await;
     assert_eq!(logs.len(), 1);
     assert_eq!((&logs[0]["severity"], &logs[0]["success"]), (&json!("critical"), &json!(false)));
     assert_eq!(logs[0]["user_id"], alice.id.to_string());
+}
+
+#[tokio::test]
+async fn whoever_holds_an_ended_sessions_token_is_in_the_trail_once() {
+    let world = World::with(no_limits).start().await;
+    let root = world.person_with("root", &["admin"]).await;
+    world.register("alice").await;
+    let [one, other] =
+        [Holder::log_in(&world, "alice").await, Holder::log_in(&world, "alice").await];
+    let refused = async || {
+        let logs = trail(&world, &root, "auth.token.invalid").await;
+        let of_backend = logs.iter().filter(|log| log["error_message"] == "the session has ended");
+        (of_backend.count(), logs.len())
+    };
+    for holder in [&one, &other] {
+        let logout = world.ask(Method::POST, "/auth/logout").bearer_auth(&holder.access);
+        assert_eq!(logout.send().await.unwrap().status(), StatusCode::OK);
+    }
+
+    for _ in 0..20 {
+        for holder in [&one, &other] {
+            assert_eq!(refresh(&world, &holder.refresh).await.0, StatusCode::UNAUTHORIZED);
+        }
+    }
+
+    assert_eq!(refresh(&world, "mrt_AAAA").await.0, StatusCode::UNAUTHORIZED);
+    until("the gateway has told all that it has", async || refused().await.1 > 2).await;
+    assert_eq!(refused().await, (2, 3), "one of each session, and the stranger's");
+    let repeated = "memoric_backend_repeated_refusals_total{reason=\"ended_session\"}";
+    assert_eq!(counted(world.backend_metrics, repeated).await, 38.0);
 }
 
 #[tokio::test]

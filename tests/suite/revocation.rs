@@ -235,6 +235,39 @@ async fn asked_for_every_request_redis_says_no_or_the_backend_is_asked() {
 }
 
 #[tokio::test]
+async fn of_two_backends_that_end_a_users_generations_the_higher_stays_in_redis() {
+    let redis = RedisRecipe::on_a_socket().with(&["--save", ""]).start().await;
+    let url = redis.url();
+    let world = World::with(move |settings| place(settings, &url)).start().await;
+    world.register("alice").await;
+    let end = async || {
+        let alice = world.log_in("alice").await;
+        let ended = world.ask_as(&alice, Method::POST, "/auth/logout-all").send().await.unwrap();
+        assert_eq!(ended.status(), StatusCode::OK);
+        format!("memoric:revoked:{{{}}}:gen", alice.id)
+    };
+    let key = end().await;
+    let kept = async || redis.ask::<Option<String>>(&["GET", &key]).await;
+    until("redis is told", async || kept().await.as_deref() == Some("2")).await;
+
+    // As another backend that was before this one, and one that was ahead of it, and heard first.
+    redis.ask::<()>(&["SET", &key, "1", "EX", "10"]).await;
+    end().await;
+    assert_eq!(kept().await.as_deref(), Some("3"), "a lower one gives way");
+    redis.ask::<()>(&["SET", &key, "9", "EX", "200000"]).await;
+    end().await;
+
+    assert_eq!(kept().await.as_deref(), Some("9"));
+    let life = redis.ask::<i64>(&["TTL", &key]).await;
+    assert!(life > 190_000, "nor is its life shortened: {life}");
+    redis.ask::<()>(&["SET", &key, "10", "EX", "10"]).await;
+    end().await;
+    assert_eq!(kept().await.as_deref(), Some("10"));
+    let life = redis.ask::<i64>(&["TTL", &key]).await;
+    assert!(life > 24 * 3600, "but for as long as the later of the two matters: {life}");
+}
+
+#[tokio::test]
 async fn who_waits_in_vain_for_redis_takes_no_connection_from_others() {
     let redis = RedisRecipe::on_a_socket().start().await;
     let settings = schema::Redis { url: redis.url(), ..Default::default() };
@@ -405,4 +438,4 @@ const PASSWORDS: [(&str, &str); 2] =
     [("MEMORIC_REDIS_PASSWORD", MEMORIC), ("MEMORIC_REDIS_SENTINEL_PASSWORD", SENTINEL)];
 
 /// All that Memoric's user needs to be allowed.
-const NEEDED: &str = "+set +mget +publish +subscribe +ping +info +role";
+const NEEDED: &str = "+eval +get +set +ttl +mget +publish +subscribe +ping +info +role";

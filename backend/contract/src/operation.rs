@@ -413,7 +413,9 @@ impl Operation {
         match kind {
             CredentialKind::AccessToken => true,
             CredentialKind::ApiKey => self.takes_api_keys(),
-            CredentialKind::ForeignToken => self.takes_api_keys() && !self.is_verified_again(),
+            CredentialKind::ForeignToken => {
+                matches!(self, Self::Logout) || self.takes_api_keys() && !self.is_verified_again()
+            }
         }
     }
 

@@ -579,6 +579,7 @@ impl Desk {
             password_rules: Arc::new(PasswordRules::new(schema::PasswordRules::Nist, 12)),
             guesses: Guesses::new(Instant::now()),
             tokens: Arc::new(Tokens::new(TokenRing::hs256(SECRET), Duration::from_secs(3600))),
+            repeated_refusals: metrics.repeated_refusals.clone(),
             courier: Arc::new(Courier::new(redis, &metrics)),
             registration: Registration::Open,
             sealing: Sealing::On,

@@ -123,6 +123,7 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
         )),
         guesses: Guesses::new(Instant::now()),
         tokens: Arc::new(Tokens::new(config.token_ring.clone(), config.access_token_ttl)),
+        repeated_refusals: metrics.repeated_refusals.clone(),
         courier: Arc::new(Courier::new(Arc::clone(&config.redis), metrics)),
         registration: config.registration,
         sealing: Sealing::of(config.seals_content),

@@ -2,17 +2,23 @@
 
 use memoric_contract::{
     UserId,
-    revocation::Revocation,
+    revocation::{Revocation, Revoked},
     token::foreign::{Linked, Subject},
 };
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, first, fitting, mismatch, sole,
+    Store, StoreError, first, fitting, mismatch,
+    revocations::revoked,
+    sole,
     trail::Appended,
     users::{ended, roles_in},
 };
-use crate::{administration::Administration, audit::Entry, scope::Custody as _};
+use crate::{
+    administration::Administration,
+    audit::Entry,
+    scope::{Custody as _, Scope},
+};
 
 /// What came of a link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,7 +36,8 @@ impl Store {
         subject: &Subject,
     ) -> Result<Option<Linked>, StoreError> {
         const SQL: &str = "\
-            SELECT user_id, roles, namespace, generation FROM credentials.resolve_subject($1, $2)";
+            SELECT user_id, roles, namespace, generation, ended_at
+            FROM credentials.resolve_subject($1, $2)";
         let rows = self.pools.auth.call(SQL, &[&subject.issuer, &subject.subject]).await?;
         let linked = |row: tokio_postgres::Row| -> Result<Linked, StoreError> {
             Ok(Linked {
@@ -38,6 +45,7 @@ impl Store {
                 roles: roles_in(&row)?,
                 namespace: row.try_get("namespace")?,
                 generation: fitting(row.try_get::<_, i64>("generation")?)?,
+                ended_at: row.try_get::<_, Option<i64>>("ended_at")?.map(fitting).transpose()?,
             })
         };
         first(rows).map(linked).transpose()
@@ -54,6 +62,24 @@ impl Store {
         let Ok(generation) = i64::try_from(generation) else { return Ok(false) };
         let rows = self.pools.auth.call(SQL, &[&user.0, &token, &generation]).await?;
         Ok(sole(rows)?.try_get(0)?)
+    }
+
+    /// Ends a foreign token of the owner's, which lives until `expires_at`. `None`: it has ended.
+    pub(crate) async fn end_foreign(
+        &self,
+        scope: &Scope,
+        (token, expires_at): (Uuid, u64),
+        entry: &Entry,
+    ) -> Result<Option<Revocation>, StoreError> {
+        const SQL: &str = "\
+            SELECT revoked_until FROM credentials.end_foreign($1, $2, $3, to_timestamp($4::bigint), $5)";
+        let (owner, expires_at) = (scope.owner(), fitting::<_, i64>(expires_at)?);
+        let record = Appended::new(entry);
+        let scoped = self.pools.auth.scoped(scope.context());
+        let rows = scoped.write(SQL, &[&owner.0, &token, &expires_at, &record]).await?;
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        revoked(owner, Revoked::Token(token), row.try_get("revoked_until")?).map(Some)
     }
 
     /// Lets a subject in as the user whom the act is about. `entry` says so.

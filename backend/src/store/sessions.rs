@@ -71,6 +71,46 @@ pub(crate) enum Refreshed {
     Ended,
 }
 
+/// Why a refresh token whose MAC was right is good for nothing any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Worthless {
+    /// Its user is not active.
+    Inactive,
+    /// It is an older copy that came late.
+    Late,
+    /// Its session has ended.
+    Ended,
+}
+
+impl Worthless {
+    /// Its label in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive_user",
+            Self::Late => "older_token",
+            Self::Ended => "ended_session",
+        }
+    }
+
+    /// What it is, for the trail.
+    pub(crate) const fn describe(self) -> &'static str {
+        match self {
+            Self::Inactive => "the account is not active",
+            Self::Late => "an older token",
+            Self::Ended => "the session has ended",
+        }
+    }
+
+    /// The bit that stands for it in the database.
+    const fn bit(self) -> i32 {
+        match self {
+            Self::Inactive => 1,
+            Self::Late => 2,
+            Self::Ended => 4,
+        }
+    }
+}
+
 impl Store {
     /// Begins a session and notes the login. `false`: the account has changed since it was read, and
     /// there is no session.
@@ -145,6 +185,19 @@ impl Store {
             Refreshed::Late | Refreshed::Ended => {}
         }
         Ok(came_of_it)
+    }
+
+    /// Records that a refresh token of `session` was refused because of `why`. `false`: that is on
+    /// record, and `entry` is not.
+    pub(crate) async fn note_refusal(
+        &self,
+        session: Uuid,
+        why: Worthless,
+        entry: &Entry,
+    ) -> Result<bool, StoreError> {
+        const SQL: &str = "SELECT credentials.note_refusal($1, $2, $3)";
+        let record = Appended::new(entry);
+        done(self.pools.auth.call(SQL, &[&session, &why.bit(), &record]).await?, entry)
     }
 
     /// Notes that the answer which brought an access token of `counter` has arrived.

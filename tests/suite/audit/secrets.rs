@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness::{ASSERTION_SECRET, CHECK_SECRET, DATABASE_PASSWORD, ENCRYPTION_KEY, Recipe, Servers};
+use harness::{
+    ASSERTION_SECRET, CHECK_SECRET, DATABASE_PASSWORD, ENCRYPTION_KEY, JWT_SECRET, Recipe, Servers,
+};
 
 use super::*;
 

@@ -1,5 +1,7 @@
 //! Others who may say who somebody is: as far as the operator lets them, and no further.
 
+mod ended;
+
 use harness::{Issuer, Recipe, Servers, token, until_some};
 use memoric_contract::Role;
 use reqwest::StatusCode;
@@ -192,7 +194,7 @@ async fn whoever_comes_with_anothers_token_is_told_what_only_the_issuer_has() {
 
     issuer.answer_instead(None);
     until_believed(&world, &issuer).await;
-    for (method, path) in [(Method::POST, "/auth/logout"), (Method::GET, "/auth/sessions")] {
+    for (method, path) in [(Method::POST, "/auth/logout-all"), (Method::GET, "/auth/sessions")] {
         let refused = world.ask(method, path).bearer_auth(&token).send().await.unwrap();
         assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{path}");
         let told: Value = refused.json().await.unwrap();
@@ -228,11 +230,7 @@ async fn tokens_of_the_python_server_are_taken_until_a_day_of_imported_users_and
     let day = time::OffsetDateTime::now_utc().date();
     let (past, future) = (day.previous_day().unwrap(), day.next_day().unwrap().next_day().unwrap());
     let until = |day: time::Date| Some(day.to_string());
-    let legacy = |id: i64, roles: Value| {
-        let claims = json!({"sub": id.to_string(), "roles": roles, "namespace": null, "iat": now(),
-                            "exp": now() + 3600, "jti": format!("{id}_{}", now())});
-        signed(r#"{"alg":"HS256","typ":"JWT"}"#, &claims.to_string(), JWT_SECRET.as_bytes())
-    };
+    let legacy = |id: i64, roles: Value| legacy(id, &roles, now());
 
     for (day, expected) in [(None, 401), (until(past), 401), (until(future), 200)] {
         let world = World::with(move |settings| settings.auth.legacy_tokens = day).start().await;
@@ -304,6 +302,13 @@ async fn until_believed(world: &World, issuer: &Issuer) {
 async fn counted(world: &World, series: &str, issuer: &Issuer) -> f64 {
     let series = format!("{series}{{issuer=\"{}\"}}", issuer.name());
     harness::counted(world.gateway_metrics, &series).await
+}
+
+/// A token as the Python server minted them.
+fn legacy(id: i64, roles: &Value, issued_at: u64) -> String {
+    let claims = json!({"sub": id.to_string(), "roles": roles, "namespace": null, "iat": issued_at,
+                        "exp": issued_at + 3600, "jti": format!("{id}_{issued_at}")});
+    signed(r#"{"alg":"HS256","typ":"JWT"}"#, &claims.to_string(), JWT_SECRET.as_bytes())
 }
 
 /// A token in three parts by HS256, whatever its header says.

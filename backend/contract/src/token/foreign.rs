@@ -55,6 +55,8 @@ pub struct Foreign {
     pub roles: Roles,
     /// Made of what it says, so that it is the same in every spelling.
     pub id: Uuid,
+    /// When it was minted, by its minter's word, in epoch seconds.
+    pub issued_at: Option<u64>,
     /// When it ends, in epoch seconds.
     pub expires_at: u64,
 }
@@ -79,6 +81,8 @@ pub struct Linked {
     pub namespace: Option<String>,
     /// Their generation.
     pub generation: u64,
+    /// When all that was theirs ended for the last time, in epoch seconds. `None`: it never did.
+    pub ended_at: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -344,6 +348,7 @@ impl Claims {
             subject: self.sub,
             roles: roles(&self.roles),
             id: id_of(&said.finish()),
+            issued_at: self.iat,
             expires_at: self.exp,
         })
     }
@@ -364,8 +369,21 @@ impl LegacyClaims {
             subject: self.sub,
             roles: roles(&self.roles),
             id: id_of(&said),
+            issued_at: Some(self.iat),
             expires_at: self.exp,
         })
+    }
+}
+
+impl Linked {
+    /// Whether `foreign`, which speaks of this user, is of a time after all that was theirs ended.
+    ///
+    /// Who logs out everywhere or changes a password ends what others minted for them too. A second is
+    /// the finest that a token tells, so one of that very second ended as well, and so did one that does
+    /// not tell when it was minted.
+    pub fn admits(&self, foreign: &Foreign) -> bool {
+        let is_later = |ended| foreign.issued_at.is_some_and(|issued| issued > ended);
+        self.ended_at.is_none_or(is_later)
     }
 }
 

@@ -16,13 +16,13 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::{Answer, body, json, recorded};
+use super::super::{Answer, body, json};
 use crate::{
     app::App,
     audit::{self, Named},
     caller::Call,
     error::ApiError,
-    store::{Account, Refreshed},
+    store::{Account, Refreshed, Worthless},
     tokens::Bearer,
 };
 
@@ -54,16 +54,17 @@ pub(in crate::api) async fn refresh(app: &App, call: &Call, body: Body) -> Answe
         // For the gateway to record or to count: nobody is to fill the trail with guesses.
         return Err(ApiError::InvalidCredentials);
     };
-    let user = believed.user;
-    let Some(account) = app.store.find_user(user).await?.filter(|account| account.is_active) else {
-        return Err(refused(app, call, user, "the account is not active").await);
+    let Some(account) =
+        app.store.find_user(believed.user).await?.filter(|account| account.is_active)
+    else {
+        return Err(refused(app, call, &believed, Worthless::Inactive).await);
     };
 
     match carry_on(app, call, &believed).await? {
         Refreshed::On { counter, ends_at } => pair(app, &account, &believed, (counter, ends_at)),
         Refreshed::Reused(_) => Err(ApiError::InvalidCredentials),
-        Refreshed::Late => Err(refused(app, call, user, "an older token").await),
-        Refreshed::Ended => Err(refused(app, call, user, "the session has ended").await),
+        Refreshed::Late => Err(refused(app, call, &believed, Worthless::Late).await),
+        Refreshed::Ended => Err(refused(app, call, &believed, Worthless::Ended).await),
     }
 }
 
@@ -151,15 +152,30 @@ pub(super) fn access_token(
     app.tokens.mint(&bearer, SystemTime::now()).map_err(ApiError::unwritable)
 }
 
-/// Records that a refresh token of `user`'s is good for nothing any more, and makes the answer.
-async fn refused(app: &App, call: &Call, user: UserId, why: &str) -> ApiError {
+/// Records that a refresh token is good for nothing any more, and makes the answer. Of one session the
+/// trail hears that once for each reason, and the rest is counted: nobody is to fill it with one token.
+async fn refused(app: &App, call: &Call, believed: &Believed, why: Worthless) -> ApiError {
     let record = Record {
-        owner: Some(user),
+        owner: Some(believed.user),
         resource: Some(Resource::Session),
-        error_message: Some(why.to_owned()),
+        description: Some("further ones of this session are counted only".to_owned()),
+        error_message: Some(why.describe().to_owned()),
         ..audit::about(call, EventType::TokenInvalid, StatusCode::UNAUTHORIZED.as_u16())
     };
-    recorded(app, call, record, Named::Not, ApiError::InvalidCredentials).await
+    let noted = async {
+        let entry = app.scribe.entry(record, call, Named::Not).await?;
+        Ok::<_, ApiError>(app.store.note_refusal(believed.token.session, why, &entry).await?)
+    };
+    match noted.await {
+        Ok(true) => ApiError::InvalidCredentials,
+        Ok(false) => {
+            app.repeated_refusals.with_label_values(&[why.name()]).inc();
+            // By the first of them. The gateway need not tell of this one either.
+            call.recorded().note();
+            ApiError::InvalidCredentials
+        }
+        Err(error) => error,
+    }
 }
 
 fn seconds_until(end: OffsetDateTime) -> u64 {

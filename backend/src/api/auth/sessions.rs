@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use axum::http::StatusCode;
 use memoric_contract::{
-    UserId,
+    PresentedBy, UserId,
     audit::{Record, Resource},
     revocation::Revocation,
 };
@@ -65,12 +65,19 @@ pub(in crate::api) async fn list_sessions(app: &App, call: &Call) -> Answer {
     }
 }
 
-/// Ends the session of the access token that was presented.
+/// Ends the session of the access token that was presented, or the token that another minted: whose
+/// session that is, only its minter knows.
 pub(in crate::api) async fn logout(app: &App, call: &Call) -> Answer {
-    let session = call.identity()?.presented.session().ok_or(ApiError::NoSession)?;
     let scope = Scope::of(call)?;
     let record = ending(call, scope.owner());
-    end(app, call, (scope, session), record).await?.ok_or(ApiError::InvalidCredentials)?;
+    let ended = match &call.identity()?.presented {
+        PresentedBy::AccessToken { sid, .. } => end(app, call, (scope, *sid), record).await?,
+        PresentedBy::ForeignToken { id, expires_at, .. } => {
+            end_foreign(app, call, scope, (*id, *expires_at), record).await?
+        }
+        PresentedBy::ApiKey { .. } => return Err(ApiError::NoSession),
+    };
+    ended.ok_or(ApiError::InvalidCredentials)?;
     Ok(json(StatusCode::OK, &json!({ "message": "Logged out successfully" })))
 }
 
@@ -135,6 +142,20 @@ async fn end(
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let store = app.store.clone();
     app.revoke(call, async move { store.end_session(&whose, session, &entry).await }).await
+}
+
+/// Ends a token that another minted, which would have ended by itself at `expires_at`.
+async fn end_foreign(
+    app: &App,
+    call: &Call,
+    scope: Scope,
+    (token, expires_at): (Uuid, u64),
+    record: Record,
+) -> Result<Option<Revocation>, ApiError> {
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let store = app.store.clone();
+    let work = async move { store.end_foreign(&scope, (token, expires_at), &entry).await };
+    app.revoke(call, work).await
 }
 
 async fn end_all(

@@ -201,6 +201,30 @@ fn a_token_of_the_python_server_says_what_that_said_and_no_more() {
     }
 }
 
+#[test]
+fn what_was_minted_before_all_of_a_users_ended_ended_with_it() {
+    let issuer = Issuer::new("one");
+    let linked = |ended_at| Linked {
+        user: UserId(3),
+        roles: Roles::default(),
+        namespace: None,
+        generation: 1,
+        ended_at,
+    };
+    let admits = |issued_at: Value, ended_at| {
+        let mut claims = claims();
+        claims["iat"] = issued_at;
+        let foreign = issuer.keys().verify(&issuer.mint(&claims), WANTED, NOW).unwrap();
+        linked(ended_at).admits(&foreign)
+    };
+
+    assert!(admits(json!(NOW), Some(NOW - 1)));
+    assert!(!admits(json!(NOW), Some(NOW)), "perhaps minted before, in the same second");
+    assert!(!admits(json!(NOW - 1), Some(NOW)));
+    assert!(!admits(Value::Null, Some(1)), "it does not say when");
+    assert!(admits(Value::Null, None) && admits(json!(0), None), "nothing ever ended");
+}
+
 /// An issuer with one Ed25519 key.
 struct Issuer {
     kid: &'static str,
