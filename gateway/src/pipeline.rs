@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::StatusCode;
 use memoric_contract::{AnsweredBy, Identity, Operation, UserId};
 use pingora::proxy::Session;
 
@@ -115,9 +116,10 @@ impl Pipeline {
             exchange.caller = Some(Arc::clone(identity));
             self.revocations.ensure_live(identity).await?;
         }
-        let budget =
+        let charged =
             self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
-        exchange.budget = Budget::tightest([exchange.budget, budget]);
+        exchange.budget = Budget::tightest([exchange.budget, charged.budget]);
+        exchange.deposit = charged.deposit;
 
         // May they, is there room, and can it be written down that they did?
         exchange.owner = authz::named_owner(operation, &target).and_then(UserId::parse);
@@ -149,6 +151,15 @@ impl Pipeline {
             Credential::Nothing | Credential::RefreshToken => return Ok(None),
         };
         verified.map(Some).map_err(|disbelief| exchange.disbelieve(disbelief))
+    }
+
+    /// Judges by the `status` of the backend's answer whether an attempt was a guess.
+    pub(crate) fn settle(&self, exchange: &mut Exchange, status: StatusCode) {
+        if let Some((deposit, operation)) = exchange.deposit.as_mut().zip(exchange.operation)
+            && !status.is_informational()
+        {
+            self.limits.settle(deposit, operation, status);
+        }
     }
 
     /// Decides whether the part of a body that has just come goes on to the backend.
