@@ -3,6 +3,7 @@
 mod channel;
 mod issuer;
 mod proxies;
+mod route;
 
 use std::{
     net::SocketAddr,
@@ -27,6 +28,7 @@ pub(crate) use self::{
     channel::Channel,
     issuer::{Issuer, Place},
     proxies::TrustedProxies,
+    route::{Route, Service},
 };
 use crate::{
     names::Names,
@@ -49,6 +51,8 @@ pub struct Config {
     pub(crate) metrics: Option<SocketAddr>,
     /// Where the backend is.
     pub(crate) backend: Channel,
+    /// What other services answer.
+    pub(crate) routes: Vec<Arc<Route>>,
     /// Worker threads; `None` is one per core.
     pub(crate) threads: Option<NonZeroUsize>,
     /// How long running requests may take to end after a stop.
@@ -174,6 +178,7 @@ impl Config {
             names: Names::new(gateway.names.clone()),
             metrics: settings.observability.metrics.enabled.then_some(gateway.metrics),
             backend: Channel::try_from(gateway)?,
+            routes: route::checked(gateway, |_| true)?,
             threads: NonZeroUsize::new(gateway.threads),
             grace: gateway.grace.duration(),
             limits: Limits::from(&gateway.limits),
@@ -366,8 +371,11 @@ const STRANGERS: usize = 10_000;
 
 #[cfg(test)]
 pub(crate) mod tests {
-    pub(crate) use super::proxies::tests::proxies;
     use super::*;
+    pub(crate) use super::{
+        proxies::tests::proxies,
+        route::tests::{route, routes, written},
+    };
 
     /// The secrets that a gateway needs, known to every test.
     pub(crate) fn environment() -> Environment {

@@ -68,6 +68,9 @@ pub enum StartError {
     /// The way to the backend cannot be used.
     #[error(transparent)]
     Channel(#[from] Invalid),
+    /// The way to a service cannot be used.
+    #[error("gateway.routes: {0}")]
+    Route(String),
     /// There is no folder in which records could wait for the backend.
     #[error("audit.spool.folder: {0}")]
     Spool(#[source] SpoolOpenError),
@@ -120,7 +123,8 @@ impl Gateway {
             backend,
             Arc::clone(&exchanges),
             &background,
-        );
+        )
+        .map_err(|error| StartError::Route(error.to_string()))?;
         Ok(Self {
             http: http.as_ref().map(Listener::addr),
             https: https.as_ref().map(Listener::addr),

@@ -17,13 +17,14 @@ use memoric_contract::{
     },
     spool::Answer,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use self::figures::Figures;
 use crate::{
+    asked::Asked,
     backend::{BackendClient, BackendError},
-    config::Config,
+    config::{Config, Route},
     exchange::Exchange,
     gateway::StartError,
     metrics::Metrics,
@@ -115,7 +116,8 @@ impl Journal {
         if aside.is_recorded || status.is_informational() {
             return Ok(());
         }
-        let event = event_of(exchange.operation, status);
+        let operation = exchange.asked.as_ref().and_then(Asked::operation);
+        let event = event_of(operation, status);
         let upshot = Upshot { event, status, aside, rejection: None };
         if exchange.caller.is_some() {
             let report = upshot.report(exchange, headers);
@@ -180,21 +182,23 @@ impl Upshot<'_> {
     /// and nothing else of it is kept: no query, no path, no body.
     fn report(self, exchange: &Exchange, headers: &HeaderMap<HeaderValue>) -> Report {
         let caller = exchange.caller.as_deref();
-        let audited = exchange.operation.and_then(Operation::audited);
+        let asked = exchange.asked.as_ref();
+        let operation = asked.and_then(Asked::operation);
+        let audited = operation.and_then(Operation::audited);
         let record = Record {
             severity: severity_of(self.status),
             subject: caller.map(|caller| caller.user),
             owner: self.aside.owner.or(exchange.owner),
             credential: caller.map(|caller| (caller.presented.kind(), caller.presented.id())),
             session: caller.and_then(|caller| caller.presented.session()),
-            operation: exchange.operation,
+            operation,
             action: audited.and_then(|(_, action, _)| action),
             status: Some(self.status.as_u16()),
             success: !is_refusal(self.status),
             resource: audited.map(|(_, _, resource)| resource),
             namespace: caller.and_then(|caller| caller.namespace.clone()),
             description: self.rejection.map(Rejection::to_string),
-            metadata: self.rejection.map(|rejection| json!({ "code": rejection.code() })),
+            metadata: self.metadata(exchange),
             ..record(exchange.id, self.event)
         };
         let agent = headers.get(USER_AGENT);
@@ -204,6 +208,22 @@ impl Upshot<'_> {
             username: None,
         };
         Report::new(record, self.aside.resource, personal)
+    }
+}
+
+impl Upshot<'_> {
+    /// Why it was refused, if it was, and by which route and method it was asked, if by one: as the
+    /// settings name them, since no operation does.
+    fn metadata(&self, exchange: &Exchange) -> Option<Value> {
+        let mut told = Map::new();
+        if let Some(rejection) = self.rejection {
+            told.insert("code".to_owned(), rejection.code().into());
+        }
+        if let Some(route) = exchange.asked.as_ref().and_then(Asked::route) {
+            told.insert(Route::NAME.to_owned(), route.path.as_str().into());
+            told.insert("method".to_owned(), exchange.arrival.method.into());
+        }
+        (!told.is_empty()).then(|| told.into())
     }
 }
 
@@ -310,7 +330,7 @@ pub(crate) mod tests {
         fn asked(&self, operation: Operation, caller: Option<i64>) -> Exchange {
             let mut exchange = self.exchanges.begin();
             exchange.client = Some([192, 0, 2, 1].into());
-            exchange.operation = Some(operation);
+            exchange.asked = Some(operation.into());
             exchange.caller = caller.map(|user| Arc::new(identity(user)));
             exchange
         }

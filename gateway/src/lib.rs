@@ -7,6 +7,7 @@
 
 mod access_log;
 mod api_keys;
+mod asked;
 mod authn;
 mod authz;
 mod backend;

@@ -12,6 +12,7 @@ use governor::{
         keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
     },
 };
+use http::Method;
 use memoric_contract::{Identity, LimitClass, Network, Operation, UserId};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -118,6 +119,19 @@ impl Limits {
             LimitClass::Admin => Some(self.administration.charge(&payer()?)?),
         };
         Ok(Budget::tightest([asking, doing]))
+    }
+
+    /// Charges whoever asks a service, once for asking and once for reading, or for writing where the
+    /// `method` may change something. Returns what is left of the budget of which least is left.
+    pub(crate) fn charge_route(
+        &self,
+        identity: &Identity,
+        method: &Method,
+    ) -> Result<Budget, Rejection> {
+        let asking = self.identities.charge(&identity.user)?;
+        let ledger = if method.is_safe() { &self.reads } else { &self.writes };
+        let doing = ledger.charge(&Payer::User(identity.user))?;
+        Ok(if doing.left < asking.left { doing } else { asking })
     }
 
     /// Forgets, now and then, whoever has earned back everything.
@@ -283,6 +297,17 @@ mod tests {
             let told = charge(health).unwrap().unwrap();
             assert_eq!(told.name, "identity", "it was charged for before");
         }
+    }
+
+    #[test]
+    fn a_service_is_asked_at_the_expense_of_reads_or_of_writes() {
+        let limits = Limits::new(&config::Limits { identity: quota(100), ..quotas(1, 1000) });
+        let charge = |method| limits.charge_route(&somebody(7, Role::User), &method);
+
+        assert_eq!(charge(Method::GET).unwrap().name, "read");
+        assert!(charge(Method::HEAD).is_err() && charge_user(&limits, Operation::ShowMe).is_err());
+        assert_eq!(charge(Method::POST).unwrap().name, "write");
+        assert!(charge(Method::DELETE).is_err());
     }
 
     #[test]

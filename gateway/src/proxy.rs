@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::{
     api_keys::ApiKeys,
+    asked::Asked,
     authn::Authenticator,
     authz::Permit,
     backend::BackendClient,
@@ -55,9 +56,10 @@ impl Proxy {
         backend: Arc<BackendClient>,
         exchanges: Arc<Exchanges>,
         background: &Background,
-    ) -> Self {
+    ) -> Result<Self> {
         let key = AssertionKey::new(*config.assertion_key.expose());
-        let forward = Forward::new(Arc::clone(backend.link()), key, config.timeouts);
+        let link = Arc::clone(backend.link());
+        let forward = Forward::new(link, key, &config.routes, config.timeouts)?;
         let metrics = Arc::clone(exchanges.metrics());
         let metrics_of_issuers = Arc::clone(&metrics);
         let lookup = match config.revocation_check {
@@ -91,7 +93,7 @@ impl Proxy {
         let (tidied, watched) = (Arc::clone(&limits), Arc::clone(&health));
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
-        Self {
+        Ok(Self {
             pipeline: Pipeline::new(
                 config,
                 authenticator,
@@ -106,7 +108,7 @@ impl Proxy {
             exchanges,
             proxies: config.proxies.clone(),
             is_tls_only: config.is_tls_only,
-        }
+        })
     }
 
     /// What the gateway answers by itself.
@@ -197,9 +199,8 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
-        permit(exchange)?;
         exchange.upstream.asked();
-        self.forward.peer()
+        self.forward.peer(permit(exchange)?)
     }
 
     async fn connected_to_upstream(
@@ -209,9 +210,9 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         _: RawFd,
         digest: Option<&Digest>,
-        _: &mut Exchange,
+        exchange: &mut Exchange,
     ) -> Result<()> {
-        self.forward.ensure_fit(digest)
+        self.forward.ensure_fit(permit(exchange)?, digest)
     }
 
     async fn upstream_request_filter(
@@ -240,8 +241,17 @@ impl ProxyHttp for Proxy {
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
-        self.pipeline.revocations.heed(&head.headers);
-        let aside = Aside::of(&head.headers);
+        // What the backend alone may tell us nobody else is heard to say.
+        let aside = match permit(exchange)?.asked() {
+            Asked::Operation(_) => {
+                self.pipeline.revocations.heed(&head.headers);
+                Aside::of(&head.headers)
+            }
+            Asked::Route(_) => {
+                respond::take_out_of_service(head);
+                Aside::default()
+            }
+        };
         respond::take_out(head);
         respond::sign_off(head, exchange)?;
         let journal = self.exchanges.journal();
@@ -361,5 +371,6 @@ mod tests {
             Exchanges::new(metrics, journal).unwrap(),
             &Background::new(),
         )
+        .unwrap()
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{channel::ChannelTls, seconds::Seconds};
+use super::{channel::ChannelTls, route::Route, seconds::Seconds};
 use crate::address;
 
 /// The edge.
@@ -41,6 +41,8 @@ pub struct Gateway {
     pub backend_uid: Option<u32>,
     /// How the two prove themselves over `https`. The name is the host's where none is given.
     pub backend_tls: ChannelTls,
+    /// Paths that other services answer.
+    pub routes: Vec<Route>,
     /// Worker threads; 0 is one per core.
     pub threads: usize,
     /// Seconds in which running requests may end after a stop.
@@ -182,6 +184,7 @@ impl Default for Gateway {
             backend: "unix:/run/memoric/backend.sock".to_owned(),
             backend_uid: None,
             backend_tls: ChannelTls::default(),
+            routes: Vec::new(),
             threads: 0,
             grace: Seconds::whole(30),
             limits: Limits::default(),
