@@ -8,7 +8,7 @@ use http::{
     HeaderName,
     header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
-use memoric_contract::{ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands, Operation};
+use memoric_contract::{ASSERTION_HEADER, Assertion, Caller, Demands, Operation};
 use pingora::{
     Error, ErrorSource, ErrorType, Result, http::RequestHeader, prelude::HttpPeer,
     protocols::Digest, proxy::Session, upstreams::peer::Peer as _,
@@ -18,18 +18,17 @@ use self::service::Service;
 use crate::{
     asked::Asked,
     authz::Permit,
-    clock::now,
+    backend::BackendClient,
     config::{Route, Timeouts},
     exchange::Exchange,
-    link::Link,
     listener::Connection,
     rejection::Rejection,
 };
 
 /// The ways of requests to the backend and to the services.
 pub(crate) struct Forward {
-    link: Arc<Link>,
-    key: AssertionKey,
+    /// `None`: there is none.
+    backend: Option<Arc<BackendClient>>,
     /// By the number of their route.
     services: Vec<Service>,
     /// How long any of them may be silent.
@@ -38,19 +37,18 @@ pub(crate) struct Forward {
 
 impl Forward {
     pub(crate) fn new(
-        link: Arc<Link>,
-        key: AssertionKey,
+        backend: Option<Arc<BackendClient>>,
         routes: &[Arc<Route>],
         timeouts: Timeouts,
     ) -> Result<Self> {
         let services = routes.iter().map(|route| Service::of(route)).collect::<Result<_>>()?;
-        Ok(Self { link, key, services, patience: timeouts.exchange.mul_f64(PATIENCE) })
+        Ok(Self { backend, services, patience: timeouts.exchange.mul_f64(PATIENCE) })
     }
 
     /// Where the answer to what `permit` allows is to be had.
     pub(crate) fn peer(&self, permit: &Permit) -> Result<Box<HttpPeer>> {
         let mut peer = match permit.asked() {
-            Asked::Operation(_) => self.link.peer()?,
+            Asked::Operation(_) => self.backend()?.link().peer()?,
             Asked::Route(route) => Box::new(self.service(route)?.peer()),
         };
         if let Some(options) = peer.get_mut_peer_options() {
@@ -66,7 +64,7 @@ impl Forward {
     /// Refuses a connection that was made by less than the settings ask for.
     pub(crate) fn ensure_fit(&self, permit: &Permit, digest: Option<&Digest>) -> Result<()> {
         match permit.asked() {
-            Asked::Operation(_) => self.link.ensure_fit(digest),
+            Asked::Operation(_) => self.backend()?.link().ensure_fit(digest),
             Asked::Route(_) => Ok(()),
         }
     }
@@ -79,7 +77,10 @@ impl Forward {
         exchange: &Exchange,
     ) -> Result<()> {
         match permit.asked() {
-            Asked::Operation(operation) => self.assert(head, (*operation, permit), exchange),
+            Asked::Operation(operation) => {
+                let backend = self.backend()?;
+                tell(backend, head, (*operation, permit), exchange)
+            }
             Asked::Route(route) => self.service(route)?.prepare(head, permit, exchange),
         }
     }
@@ -88,31 +89,35 @@ impl Forward {
         self.services.get(route.number).ok_or_else(|| fault("a route without a service"))
     }
 
-    /// Makes `head` say what the backend reads, and signs our word for it.
-    fn assert(
-        &self,
-        head: &mut RequestHeader,
-        (operation, permit): (Operation, &Permit),
-        exchange: &Exchange,
-    ) -> Result<()> {
-        let client = exchange.client.ok_or_else(|| fault("the client has no address"))?;
-        let keep_credential = is_credential_wanted(operation, permit.caller());
-        keep(head, |name| PASSED.contains(name) || keep_credential && CREDENTIALS.contains(name));
-        head.set_uri(permit.target().uri().clone());
-        head.insert_header(HOST, BACKEND)?;
-        head.insert_header(REQUEST_ID, exchange.id.to_string())?;
-
-        let assertion = Assertion {
-            method: head.method.as_str(),
-            target: permit.target().as_str(),
-            operation: operation.name(),
-            request: exchange.id,
-            client,
-            caller: permit.caller(),
-        };
-        let signed = self.key.sign(&assertion, now());
-        head.insert_header(ASSERTION_HEADER, signed)
+    fn backend(&self) -> Result<&BackendClient> {
+        self.backend.as_deref().ok_or_else(|| fault("an operation without a backend"))
     }
+}
+
+/// Makes `head` say what the backend reads, and signs our word for it.
+fn tell(
+    backend: &BackendClient,
+    head: &mut RequestHeader,
+    (operation, permit): (Operation, &Permit),
+    exchange: &Exchange,
+) -> Result<()> {
+    let client = exchange.client.ok_or_else(|| fault("the client has no address"))?;
+    let keep_credential = is_credential_wanted(operation, permit.caller());
+    keep(head, |name| PASSED.contains(name) || keep_credential && CREDENTIALS.contains(name));
+    head.set_uri(permit.target().uri().clone());
+    head.insert_header(HOST, BACKEND)?;
+    head.insert_header(REQUEST_ID, exchange.id.to_string())?;
+
+    let assertion = Assertion {
+        method: head.method.as_str(),
+        target: permit.target().as_str(),
+        operation: operation.name(),
+        request: exchange.id,
+        client,
+        caller: permit.caller(),
+    };
+    let signed = backend.sign(&assertion);
+    head.insert_header(ASSERTION_HEADER, signed)
 }
 
 /// Takes out of `head` whatever is not wanted by name.
@@ -214,6 +219,7 @@ pub(crate) mod tests {
     use crate::{
         authn::tests::somebody,
         authz::authorize,
+        backend::tests::client,
         config::{Config, tests::environment},
         exchange::Exchanges,
         journal::tests::journal,
@@ -286,9 +292,7 @@ pub(crate) mod tests {
         let mut settings = memoric_config::Settings::default();
         settings.gateway.https = None;
         let config = Config::new(&settings, &environment()).unwrap();
-        let key = AssertionKey::new([7; 32]);
-        let link = Arc::new(Link::open(&config.backend).unwrap());
-        let forward = Forward::new(link, key, &[], config.timeouts).unwrap();
+        let forward = Forward::new(Some(client(&config)), &[], config.timeouts).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let journal = journal(&metrics);
         let mut exchange = Exchanges::new(metrics, journal).unwrap().begin();

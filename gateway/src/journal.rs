@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 
 use self::figures::Figures;
 use crate::{
+    archive::Archive,
     asked::Asked,
     backend::{BackendClient, BackendError},
     config::{Config, Route},
@@ -35,7 +36,14 @@ use crate::{
 /// Makes the record of each exchange, and sees it to the spool.
 pub(crate) struct Journal {
     spool: Arc<Spool>,
-    backend: Arc<BackendClient>,
+    destination: Destination,
+}
+
+/// Where records go from the spool.
+enum Destination {
+    Backend(Arc<BackendClient>),
+    /// There is no backend.
+    Archive(Archive),
 }
 
 /// What the backend says of an answer to us alone.
@@ -58,15 +66,20 @@ struct Upshot<'a> {
 }
 
 impl Journal {
-    /// Opens the spool, whose records `backend` is to have, and lets `metrics` show what is in it.
+    /// Opens the spool, whose records `backend` is to have, or else an archive, and lets `metrics` show
+    /// what is in it.
     pub(crate) fn open(
         config: &Config,
-        backend: Arc<BackendClient>,
+        backend: Option<Arc<BackendClient>>,
         metrics: &Metrics,
     ) -> Result<Arc<Self>, StartError> {
         let spool = Arc::new(Spool::open(config.spool.clone()).map_err(StartError::Spool)?);
         metrics.include(Figures::new(Arc::clone(&spool))?)?;
-        Ok(Arc::new(Self { spool, backend }))
+        let destination = match backend {
+            Some(backend) => Destination::Backend(backend),
+            None => Destination::Archive(Archive::open(&config.archive)?),
+        };
+        Ok(Arc::new(Self { spool, destination }))
     }
 
     /// Rejects what `caller` wants where it could not be written down. What strangers do is not
@@ -143,9 +156,12 @@ impl Journal {
         self.spool.record_stranger(reason, &Report::new(record, None, personal), Instant::now());
     }
 
-    /// Delivers to the backend until `shutdown` resolves, and then what is left.
+    /// Delivers to the backend, or to the archive, until `shutdown` resolves, and then what is left.
     pub(crate) async fn deliver(&self, shutdown: impl Future<Output = ()>) {
-        self.spool.run(&*self.backend, shutdown).await;
+        match &self.destination {
+            Destination::Backend(backend) => self.spool.run(&**backend, shutdown).await,
+            Destination::Archive(archive) => self.spool.run(archive, shutdown).await,
+        }
     }
 }
 
@@ -303,7 +319,7 @@ pub(crate) mod tests {
         settings.audit.spool.folder = folder.path().join("spool");
         change(&mut settings);
         let config = Config::new(&settings, &environment()).unwrap();
-        Journal::open(&config, client(&config), metrics).unwrap()
+        Journal::open(&config, Some(client(&config)), metrics).unwrap()
     }
 
     /// Exchanges that happen, and what is written down of them.

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod api_keys;
+mod archive;
 mod asked;
 mod authn;
 mod authz;
@@ -43,6 +44,7 @@ mod tally;
 mod target;
 mod upload;
 
+pub use archive::ArchiveOpenError;
 pub use config::Config;
 pub use gateway::{Gateway, Reins, StartError};
 pub use listener::CertificateError;

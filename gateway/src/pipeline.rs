@@ -9,7 +9,7 @@ use memoric_contract::{AnsweredBy, Demands, Identity, Operation};
 use pingora::proxy::Session;
 
 use crate::{
-    api_keys::ApiKeys,
+    api_keys::{ApiKeys, memory::UNKNOWN},
     asked::Asked,
     authn::{self, Authenticator},
     authz::{self, Permit},
@@ -40,7 +40,8 @@ pub(crate) struct Pipeline {
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) authenticator: Arc<Authenticator>,
     issuers: Issuers,
-    api_keys: ApiKeys,
+    /// Where there is a backend that knows whose they are.
+    api_keys: Option<ApiKeys>,
     journal: Arc<Journal>,
     bounds: Bounds,
     pub(crate) pace: Pace,
@@ -65,7 +66,7 @@ impl Pipeline {
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
         issuers: Issuers,
-        api_keys: ApiKeys,
+        api_keys: Option<ApiKeys>,
         journal: Arc<Journal>,
     ) -> Self {
         Self {
@@ -79,7 +80,7 @@ impl Pipeline {
             authenticator,
             bounds: config.bounds,
             pace: config.pace(),
-            routes: Routes::new(&config.routes),
+            routes: Routes::new(&config.routes, config.backend.is_some()),
             seats: Seats::new(config.in_flight),
         }
     }
@@ -165,7 +166,10 @@ impl Pipeline {
                 None => self.authenticator.verify(token, now()),
                 Some(minter) => self.issuers.verify(token, minter, (request.client, now())).await,
             },
-            Credential::ApiKey(key) => self.api_keys.verify(key, request.client, now()).await,
+            Credential::ApiKey(key) => match &self.api_keys {
+                Some(api_keys) => api_keys.verify(key, request.client, now()).await,
+                None => Err(UNKNOWN),
+            },
             Credential::Nothing | Credential::RefreshToken => return Ok(None),
         };
         verified.map(Some).map_err(|disbelief| exchange.disbelieve(disbelief))

@@ -13,10 +13,11 @@ pub(crate) struct Routes {
     literal: HashMap<(&'static str, &'static str), Operation>,
     /// What other services answer, the longest path first. None of them is above or below an operation.
     configured: Vec<Arc<Route>>,
+    has_backend: bool,
 }
 
 impl Routes {
-    pub(crate) fn new(configured: &[Arc<Route>]) -> Self {
+    pub(crate) fn new(configured: &[Arc<Route>], has_backend: bool) -> Self {
         let literal =
             Operation::ALL.into_iter().filter(|operation| !operation.path().contains('{'));
         let mut configured = configured.to_vec();
@@ -24,6 +25,7 @@ impl Routes {
         Self {
             literal: literal.map(|each| ((each.method(), each.path()), each)).collect(),
             configured,
+            has_backend,
         }
     }
 
@@ -49,11 +51,12 @@ impl Routes {
     /// The methods that are understood at `target`. Nothing is there if there are none.
     pub(crate) fn methods(&self, target: &Target) -> Result<Vec<&'static str>, Rejection> {
         let mut methods = Operation::methods_at(target.path());
+        methods.retain(|method| self.at(method, target.path()).is_some());
         if methods.is_empty() {
             let route = self.route(target).ok_or(Rejection::NotFound)?;
             return Ok(route.methods.clone());
         }
-        if Operation::at("GET", target.path()).as_ref().is_some_and(is_ours) {
+        if self.at("GET", target.path()).as_ref().is_some_and(is_ours) {
             methods.push("HEAD");
         }
         Ok(methods)
@@ -61,7 +64,8 @@ impl Routes {
 
     fn at(&self, method: &str, path: &str) -> Option<Operation> {
         let literal = self.literal.get(&(method, path)).copied();
-        literal.or_else(|| Operation::at(method, path))
+        let operation = literal.or_else(|| Operation::at(method, path));
+        operation.filter(|operation| is_served(*operation, self.has_backend))
     }
 
     fn route(&self, target: &Target) -> Option<&Arc<Route>> {
@@ -80,6 +84,11 @@ pub(crate) fn is_within(path: &str, above: &str) -> bool {
     })
 }
 
+/// Whether `operation` is there at all: without a backend there is only what the gateway answers.
+pub(crate) fn is_served(operation: Operation, has_backend: bool) -> bool {
+    has_backend || is_ours(&operation)
+}
+
 /// What the gateway answers itself is answered to HEAD too.
 fn is_ours(operation: &Operation) -> bool {
     operation.answered_by() == AnsweredBy::Gateway
@@ -92,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_route_is_found_by_whole_segments_and_the_longest_wins() {
-        let routes = Routes::new(&["/tools", "/tools/new"].map(|path| route(written(path))));
+        let routes = Routes::new(&["/tools", "/tools/new"].map(|path| route(written(path))), true);
         let find = |method: Method, path: &str| {
             let asked = routes.find(&method, &Target::parse(path.as_bytes())?)?;
             Ok(asked.name().to_owned())
@@ -116,6 +125,20 @@ mod tests {
         let allow = "GET, POST".to_owned();
         let refused = find(Method::DELETE, "/tools/x");
         assert_eq!(refused, Err(Rejection::MethodNotAllowed { allow }), "HEAD is on no list");
+    }
+
+    #[test]
+    fn without_a_backend_there_is_what_the_gateway_answers_and_no_more() {
+        let routes = Routes::new(&[], false);
+        for operation in Operation::ALL {
+            let path = operation.path().replace(['{', '}'], "x");
+            let target = Target::parse(path.as_bytes()).unwrap();
+            let found = routes.find(&operation.method().parse().unwrap(), &target);
+            match is_ours(&operation) {
+                true => assert_eq!(found.unwrap().operation(), Some(operation)),
+                false => assert_eq!(found.err(), Some(Rejection::NotFound), "{operation:?}"),
+            }
+        }
     }
 
     #[test]
@@ -155,7 +178,8 @@ mod tests {
 
     fn find(method: &str, path: &str) -> Result<Operation, Rejection> {
         let target = Target::parse(path.as_bytes())?;
-        let asked = Routes::new(&[]).find(&Method::from_bytes(method.as_bytes()).unwrap(), &target);
+        let asked =
+            Routes::new(&[], true).find(&Method::from_bytes(method.as_bytes()).unwrap(), &target);
         asked.map(|asked| asked.operation().unwrap())
     }
 }

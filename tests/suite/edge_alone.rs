@@ -1,6 +1,8 @@
 //! In front of services that are nobody's vault, the gateway is as strict as in front of ours.
 
+mod alone;
 mod beside;
+mod records;
 
 use std::path::{Path, PathBuf};
 

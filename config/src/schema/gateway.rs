@@ -35,7 +35,7 @@ pub struct Gateway {
     #[serde(deserialize_with = "address::required")]
     pub metrics: SocketAddr,
     /// Where the backend listens: `unix:/path`, a loopback `http://address:port`, or
-    /// `https://host:port`.
+    /// `https://host:port`. `none`: there is no backend.
     pub backend: String,
     /// The uid that must run the backend; null is the gateway's own.
     pub backend_uid: Option<u32>,
@@ -170,6 +170,13 @@ pub struct InFlight {
     pub per_identity: usize,
 }
 
+impl Gateway {
+    /// Whether there is a backend at all.
+    pub fn has_backend(&self) -> bool {
+        self.backend != NO_BACKEND
+    }
+}
+
 impl Default for Gateway {
     fn default() -> Self {
         Self {
@@ -240,6 +247,9 @@ impl Default for InFlight {
         Self { total: 1024, per_address: 256, per_identity: 64 }
     }
 }
+
+/// What stands where the backend's place would.
+const NO_BACKEND: &str = "none";
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)

@@ -1,6 +1,7 @@
 //! Which services are behind which paths, and who may ask them.
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -143,6 +144,16 @@ impl Service {
             _ => Err(refuse(
                 "must be unix:/path, https://host:port, or http:// with a loopback address and a port",
             )),
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "a Unix socket, {}", path.display()),
+            Self::Loopback(addr) => write!(f, "{addr}, in clear within this machine"),
+            Self::Tls { authority, name, .. } => write!(f, "{authority}, TLS with {name}"),
         }
     }
 }
