@@ -188,6 +188,41 @@ async fn what_is_for_the_backend_alone_to_tell_us_no_service_tells() {
 }
 
 #[tokio::test]
+async fn a_browser_that_wonders_is_answered_by_us_and_not_by_the_service() {
+    let service = Service::start();
+    let routes = vec![service.at("/tools", &[])];
+    let edge = Edge::with(|settings| {
+        settings.gateway.routes = routes;
+        settings.cors.origins = vec!["https://app.example".to_owned()];
+    })
+    .await;
+    let wonder = |origin: &str, method: &str| {
+        let asked = edge.ask(Method::OPTIONS, "/tools/x").header("origin", origin);
+        asked.header("access-control-request-method", method).send()
+    };
+
+    let answer = wonder("https://app.example", "DELETE").await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    assert_eq!(answer.headers()["access-control-allow-methods"], "GET, POST, DELETE");
+    let refused = wonder("https://app.example", "PUT").await.unwrap();
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    let refused = wonder("https://evil.example", "GET").await.unwrap();
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert_eq!(service.origin.requests(), []);
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_takes_nobody_else_along() {
+    let (service, edge) = beside(&[]).await;
+    service.origin.stop();
+    let ask = |path| edge.ask(Method::GET, path).bearer_auth(token(7, &[Role::User]));
+
+    assert_eq!(status(ask("/tools")).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status(ask("/memories")).await, StatusCode::OK);
+    until("both are on record", async || records(&edge).len() == 2).await;
+}
+
+#[tokio::test]
 async fn a_refusal_at_a_route_is_on_record_under_its_path() {
     let (_service, edge) = beside(&["admin"]).await;
 
@@ -205,15 +240,17 @@ async fn a_refusal_at_a_route_is_on_record_under_its_path() {
 #[tokio::test]
 async fn a_service_elsewhere_proves_by_its_certificate_who_it_is() {
     let (ours, theirs) = (Authority::new(), Authority::new());
-    for (why, authority, name, is_heard) in [
-        ("it is who it should be", &ours, "localhost", true),
-        ("another authority's", &theirs, "localhost", false),
-        ("another name", &ours, "other.example", false),
+    let believed = || Some(ours.file.clone());
+    for (why, authority, name, ca, is_heard) in [
+        ("it is who it should be", &ours, "localhost", believed(), true),
+        ("another authority's", &theirs, "localhost", believed(), false),
+        ("another name", &ours, "other.example", believed(), false),
+        ("nobody's whom the system trusts", &ours, "localhost", None, false),
     ] {
         let service = authority.serve(name).await;
         let route = Route {
             upstream: format!("https://localhost:{}", service.port),
-            ca: Some(ours.file.clone()),
+            ca,
             ..super::route("/tools", Path::new("/nobody"), &[])
         };
         let edge = Edge::with(|settings| settings.gateway.routes = vec![route]).await;
