@@ -14,13 +14,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use memoric_contract::spool::{self, Answer, Delivery};
+use memoric_contract::spool::{Answer, Delivery, read_batch};
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 
 use self::page::Page;
-use crate::spool::{Transport, Undelivered, make_private};
+use crate::spool::{self, SpoolOpenError, Transport, Undelivered, make_private};
 
 /// A folder of files that is ours alone.
 pub(crate) struct Archive {
@@ -71,6 +71,14 @@ impl Archive {
     }
 }
 
+/// Whether an archive could be opened in `folder`. Makes and changes nothing: a gateway may be using it.
+pub(crate) fn ensure_usable(folder: &Path) -> Result<(), ArchiveOpenError> {
+    spool::ensure_usable(folder).map_err(|error| match error {
+        SpoolOpenError::InUse(folder) => ArchiveOpenError::InUse(folder),
+        SpoolOpenError::Disk { folder, source } => ArchiveOpenError::Disk { folder, source },
+    })
+}
+
 impl Transport for &Archive {
     async fn send(&self, batch: Vec<u8>) -> Result<Answer, Undelivered> {
         let shelf = Arc::clone(&self.shelf);
@@ -85,7 +93,7 @@ impl Transport for &Archive {
 impl Shelf {
     /// Writes down a batch that comes at `now`, whole, and brings it to the disk.
     fn keep(&mut self, batch: &[u8], now: OffsetDateTime) -> Result<Answer, Undelivered> {
-        let deliveries = spool::read_batch(batch).ok_or(Undelivered::Refused)?;
+        let deliveries = read_batch(batch).ok_or(Undelivered::Refused)?;
         let mut answer = Answer::default();
         let mut whole = Vec::new();
         for (index, delivery) in (0..).zip(deliveries) {
@@ -118,6 +126,7 @@ impl Shelf {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
+    use memoric_contract::spool::batch;
     use serde_json::Value;
     use tempfile::{TempDir, tempdir};
     use time::{Duration, macros::datetime};
@@ -133,7 +142,7 @@ mod tests {
 
     fn keep(archive: &Archive, numbers: std::ops::Range<u32>, now: OffsetDateTime) -> Answer {
         let frames: Vec<_> = numbers.map(|number| report(number).frame()).collect();
-        let batch = spool::batch(frames.iter().map(Vec::as_slice));
+        let batch = batch(frames.iter().map(Vec::as_slice));
         archive.shelf.lock().unwrap().keep(&batch, now).unwrap()
     }
 
@@ -202,7 +211,7 @@ mod tests {
         let folder = tempdir().unwrap();
         let archive = open(&folder);
         fs::create_dir(file(&folder, "2026-11-24")).unwrap();
-        let batch = spool::batch([report(0).frame().as_slice()]);
+        let batch = batch([report(0).frame().as_slice()]);
 
         let refused = archive.shelf.lock().unwrap().keep(&batch, NOON);
 

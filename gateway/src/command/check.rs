@@ -1,13 +1,13 @@
 //! `check`: shows the settings in force, and tries what they name.
 
-use std::{io::Write as _, time::Duration};
+use std::{io::Write as _, path::Path, time::Duration};
 
 use memoric_config::{command::Chain, redis::Redis, report};
 use tokio::{runtime, time::timeout};
 
 use super::{Console, Failure, config, table};
 use crate::{
-    Config, SpoolOpenError, backend::BackendClient, config::Backend, listener::Certificate, spool,
+    Config, archive, backend::BackendClient, config::Backend, listener::Certificate, spool,
 };
 
 /// Prints every setting and who may do what, then whether each thing that the gateway needs is there.
@@ -31,7 +31,7 @@ pub(super) fn run(console: &Console) -> Result<(), Failure> {
         }
         None => {
             findings.push(("redis", runtime.block_on(lasting(&config.redis))));
-            findings.push(("archive", spool::ensure_usable(&config.archive).map_err(archive)));
+            findings.push(("archive", archive(&config.archive)));
             writeln!(out, "channel: none, there is no backend")?;
         }
     }
@@ -79,9 +79,10 @@ async fn lasting(redis: &Redis) -> Result<(), Failure> {
     }
 }
 
-/// The same refusal, by its setting.
-fn archive(error: SpoolOpenError) -> Failure {
-    format!("audit.archive: {}", Chain(&error)).into()
+/// Whether records could rest in `folder`.
+fn archive(folder: &Path) -> Result<(), Failure> {
+    let usable = archive::ensure_usable(folder);
+    usable.map_err(|error| format!("audit.archive: {}", Chain(&error)).into())
 }
 
 /// What about each Redis would be wrong if it had the only copy of anything.

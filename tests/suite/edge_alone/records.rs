@@ -70,7 +70,7 @@ async fn every_answer_has_its_line_on_the_disk_however_often_the_gateway_is_kill
 }
 
 #[tokio::test]
-async fn a_redis_that_may_forget_is_refused_and_named() {
+async fn a_redis_that_may_forget_and_a_folder_that_is_none_are_refused_and_named() {
     let service = Service::start();
     let evicting = lasting().with(&["--maxmemory-policy", "allkeys-lru"]);
     let fleeting = RedisRecipe::on_a_socket().with(&["--save", "", "--appendonly", "no"]);
@@ -89,6 +89,11 @@ async fn a_redis_that_may_forget_is_refused_and_named() {
     }
     let redis = lasting().start().await;
     let site = Site::new(&service, &redis);
+    let elsewhere = ["check", "--set", "audit.archive=/dev/null/archive"];
+    let refused = site.program().args(elsewhere).run();
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let named = "archive: audit.archive: /dev/null/archive cannot be used";
+    assert!(said(&refused).contains(named), "{}", said(&refused));
     let checked = site.program().args(["check"]).run();
     assert!(checked.status.success(), "{}", said(&checked));
     assert!(said(&checked).contains("/tools"), "{}", said(&checked));
