@@ -147,6 +147,7 @@ mod tests {
     use super::*;
     use crate::{
         authn::tests::somebody,
+        config::tests::{route, written},
         exchange::{Exchanges, Outcome},
         journal::tests::journal,
         metrics::Metrics,
@@ -196,16 +197,18 @@ mod tests {
         known.outcome = Outcome::Forwarded;
         known.status = Some(StatusCode::OK);
         let given_up = exchanges().begin();
+        let mut by_route = exchanges().begin();
+        by_route.asked = Some(Asked::Route(route(written("/tools"))));
         let written = Written::default();
 
         let log = AccessLog::to(written.clone());
-        for exchange in [&known, &given_up] {
+        for exchange in [&known, &given_up, &by_route] {
             log.append(&Line::of(exchange, Duration::from_micros(1234), SystemTime::UNIX_EPOCH));
         }
         drop(log);
 
         let lines = written.lines();
-        let [first, second] = lines.as_slice() else { panic!("{lines:?}") };
+        let [first, second, third] = lines.as_slice() else { panic!("{lines:?}") };
         assert_eq!(first["timestamp"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(first["request"], known.id.to_string());
         assert_eq!((&first["called"], &first["client"]), (&"mine-1".into(), &"192.0.2.1".into()));
@@ -216,6 +219,7 @@ mod tests {
         assert_eq!((&first["status"], &first["outcome"]), (&200.into(), &"forwarded".into()));
         assert_eq!(first["duration_ms"], 1.23);
         assert_eq!(second["outcome"], "undecided");
+        assert_eq!((&third["operation"], &third["path"]), (&"route".into(), &"/tools".into()));
         assert_eq!(second["ending"], "cut", "the engine never came to its last phase");
         assert_ne!(first["request"], second["request"]);
     }
