@@ -15,7 +15,7 @@ use crate::{
 pub fn ensure_possible(settings: &Settings) -> Result<(), Invalid> {
     isolation(settings)?;
     within("auth.access_token_ttl", settings.auth.access_token_ttl, 60..=86_400)?;
-    jwt::ensure_possible(&settings.auth.jwt)?;
+    jwt::ensure_possible(&settings.auth.jwt, settings.gateway.has_backend())?;
     crate::issuers::ensure_possible(&settings.auth)?;
     within("auth.session_idle", settings.auth.session_idle, 3_600..=7_776_000)?;
     within("auth.session_life", settings.auth.session_life, 3_600..=7_776_000)?;
@@ -113,6 +113,7 @@ fn redis(settings: &Settings) -> Result<(), Invalid> {
 
 fn audit(audit: &Audit) -> Result<(), Invalid> {
     named("audit.spool.folder", &audit.spool.folder.to_string_lossy())?;
+    named("audit.archive", &audit.archive.to_string_lossy())?;
     within("audit.spool.known_bytes", audit.spool.known_bytes, SPOOL_BYTES)?;
     within("audit.spool.strangers_bytes", audit.spool.strangers_bytes, SPOOL_BYTES)?;
     quota("audit.strangers", audit.strangers)?;

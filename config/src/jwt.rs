@@ -61,25 +61,26 @@ impl JwtKeys {
         environment: &Environment,
         halves: Halves,
     ) -> Result<Self, ConfigError> {
-        let jwt = &auth.jwt;
-        let (mut signer, mut others) = (None, Vec::new());
-        if let Some(first) = first(jwt, environment)? {
-            match jwt.keys.iter().any(|key| key.signs) {
-                true => others.push(first),
-                false => signer = Some(first),
-            }
-        }
-        for (place, key) in jwt.keys.iter().enumerate() {
-            let held = JwtKeyHeld {
-                name: format!("auth.jwt.keys[{place}]"),
-                material: material(place, key, halves)?,
-            };
-            if key.signs { signer = Some(held) } else { others.push(held) }
-        }
+        let (signer, others) = gather(auth, environment, halves)?;
         let signer = signer.ok_or_else(|| Invalid::new(SigningSecret::NAME, NO_SIGNER))?;
         let ring = Self { signer, others };
-        ring.ensure_different()?;
+        ensure_different(ring.iter())?;
         Ok(ring)
+    }
+
+    /// Reads every key that the settings name, for who only verifies what others sign: none of them
+    /// need sign here, but there must be one.
+    pub fn read_public(
+        auth: &Auth,
+        environment: &Environment,
+    ) -> Result<Vec<JwtKeyHeld>, ConfigError> {
+        let (signer, others) = gather(auth, environment, Halves::Public)?;
+        let keys: Vec<_> = signer.into_iter().chain(others).collect();
+        if keys.is_empty() {
+            return Err(Invalid::new(SigningSecret::NAME, NO_KEY).into());
+        }
+        ensure_different(keys.iter())?;
+        Ok(keys)
     }
 
     /// The key that signs.
@@ -94,29 +95,61 @@ impl JwtKeys {
 
     /// The secrets among them, by name, so that none of them is one of another purpose.
     pub fn secrets(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.iter().filter_map(|key| match &key.material {
-            JwtMaterial::Secret(secret) => Some((key.name.as_str(), secret.expose())),
-            JwtMaterial::Pair { .. } => None,
-        })
-    }
-
-    /// One pair under two names would be taken for retired while it is not. Of secrets that are equal
-    /// more is said elsewhere.
-    fn ensure_different(&self) -> Result<(), Invalid> {
-        let mut known: Vec<([u8; 32], &str)> = Vec::new();
-        for key in self.iter() {
-            let JwtMaterial::Pair { public, .. } = &key.material else { continue };
-            if let Some((_, other)) = known.iter().find(|(other, _)| other == public) {
-                return Err(Invalid::new(&key.name, format!("is the same key as {other}")));
-            }
-            known.push((*public, &key.name));
-        }
-        Ok(())
+        self.iter().filter_map(JwtKeyHeld::secret)
     }
 }
 
-/// Refuses what no process could make a ring of.
-pub(crate) fn ensure_possible(jwt: &Jwt) -> Result<(), Invalid> {
+impl JwtKeyHeld {
+    /// Its secret, by name, where it is one.
+    pub fn secret(&self) -> Option<(&str, &[u8])> {
+        match &self.material {
+            JwtMaterial::Secret(secret) => Some((self.name.as_str(), secret.expose())),
+            JwtMaterial::Pair { .. } => None,
+        }
+    }
+}
+
+/// The key that signs, if one does, and all others.
+fn gather(
+    auth: &Auth,
+    environment: &Environment,
+    halves: Halves,
+) -> Result<(Option<JwtKeyHeld>, Vec<JwtKeyHeld>), ConfigError> {
+    let jwt = &auth.jwt;
+    let (mut signer, mut others) = (None, Vec::new());
+    if let Some(first) = first(jwt, environment)? {
+        match jwt.keys.iter().any(|key| key.signs) {
+            true => others.push(first),
+            false => signer = Some(first),
+        }
+    }
+    for (place, key) in jwt.keys.iter().enumerate() {
+        let held = JwtKeyHeld {
+            name: format!("auth.jwt.keys[{place}]"),
+            material: material(place, key, halves)?,
+        };
+        if key.signs { signer = Some(held) } else { others.push(held) }
+    }
+    Ok((signer, others))
+}
+
+/// One pair under two names would be taken for retired while it is not. Of secrets that are equal
+/// more is said elsewhere.
+fn ensure_different<'a>(keys: impl Iterator<Item = &'a JwtKeyHeld>) -> Result<(), Invalid> {
+    let mut known: Vec<([u8; 32], &str)> = Vec::new();
+    for key in keys {
+        let JwtMaterial::Pair { public, .. } = &key.material else { continue };
+        if let Some((_, other)) = known.iter().find(|(other, _)| other == public) {
+            return Err(Invalid::new(&key.name, format!("is the same key as {other}")));
+        }
+        known.push((*public, &key.name));
+    }
+    Ok(())
+}
+
+/// Refuses what no process could make a ring of. Where tokens are minted elsewhere, none of the keys
+/// need sign.
+pub(crate) fn ensure_possible(jwt: &Jwt, is_minted_here: bool) -> Result<(), Invalid> {
     if jwt.keys.len() > MOST_KEYS {
         return Err(Invalid::new("auth.jwt.keys", format!("has more than {MOST_KEYS} keys")));
     }
@@ -124,7 +157,7 @@ pub(crate) fn ensure_possible(jwt: &Jwt) -> Result<(), Invalid> {
     if signers > 1 {
         return Err(Invalid::new("auth.jwt.keys", "has more than one key that signs"));
     }
-    if !jwt.environment_key && signers == 0 {
+    if is_minted_here && !jwt.environment_key && signers == 0 {
         let reason = "must be true where none of auth.jwt.keys signs";
         return Err(Invalid::new("auth.jwt.environment_key", reason));
     }
@@ -192,6 +225,9 @@ fn private_key(path: &Path) -> Result<SecretSlice<u8>, pem::PemError> {
 /// More keys than a rotation ever needs.
 const MOST_KEYS: usize = 16;
 
+const NO_KEY: &str =
+    "is not set, and neither is MEMORIC_JWT_SECRET_FILE, and auth.jwt.keys has no key";
+
 const NO_SIGNER: &str = "is not set, and neither is MEMORIC_JWT_SECRET_FILE, \
     and none of auth.jwt.keys signs";
 
@@ -230,6 +266,25 @@ mod tests {
     }
 
     #[test]
+    fn who_only_verifies_needs_no_key_that_signs() {
+        let (_folder, pair) = pair(false);
+        let public = JwtKey { private_key_file: None, ..pair };
+        let read = |keys: &[JwtKey]| {
+            let jwt = Jwt { environment_key: false, keys: keys.to_vec() };
+            ensure_possible(&jwt, false)?;
+            JwtKeys::read_public(&Auth { jwt, ..Auth::default() }, &environment())
+        };
+
+        let keys = read(std::slice::from_ref(&public)).unwrap();
+        assert_eq!(keys.len(), 1);
+        assert!(keys.iter().all(|key| key.secret().is_none()));
+        let refused = read(&[]).unwrap_err().to_string();
+        assert!(refused.starts_with("MEMORIC_JWT_SECRET: is not set"), "{refused}");
+        let refused = read(&[public.clone(), public]).unwrap_err().to_string();
+        assert_eq!(refused, "auth.jwt.keys[1]: is the same key as auth.jwt.keys[0]");
+    }
+
+    #[test]
     fn a_private_key_is_read_by_who_signs_alone() {
         let (folder, pair) = pair(true);
         let read = |halves| material(0, &pair, halves);
@@ -245,7 +300,7 @@ mod tests {
     fn a_key_that_is_not_whole_is_refused_by_its_place() {
         let (_folder, pair) = pair(true);
         let refused = |keys: &[JwtKey], environment_key| {
-            let refused = ensure_possible(&Jwt { environment_key, keys: keys.to_vec() });
+            let refused = ensure_possible(&Jwt { environment_key, keys: keys.to_vec() }, true);
             refused.err().map(|invalid| invalid.field)
         };
         let secret = JwtKey {

@@ -37,6 +37,8 @@ use crate::{
 /// It is connected to when it is first asked, and again whenever a connection has failed. Nothing
 /// that it is asked waits for longer than whoever asks.
 pub struct Redis {
+    /// The setting that says where it is.
+    setting: &'static str,
     prefix: String,
     places: Vec<Place>,
     cluster: Option<ClusterClient>,
@@ -103,6 +105,7 @@ impl Redis {
         ensure_possible(settings)?;
         let form = Form::new(settings)?;
         let access = Access::new(settings, environment, form.is_tls())?;
+        let setting = form.setting();
         let mut cluster = None;
         let places = match form {
             Form::Server(info) => vec![access.place(info)?],
@@ -114,12 +117,28 @@ impl Redis {
         };
         let (prefix, open, answers) =
             (settings.prefix.clone(), Mutex::default(), AtomicBool::new(false));
-        Ok(Self { prefix, places, cluster, open, answers })
+        Ok(Self { setting, prefix, places, cluster, open, answers })
     }
 
     /// What a key or a channel of ours is called there.
     pub fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// The setting that says where it is.
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+
+    /// What about any of its servers would make it lose revocations, each with where that is. One that
+    /// says nothing of itself is a failure: it may be anything.
+    pub async fn shortcomings(&self) -> Result<Vec<String>, RedisFailure> {
+        let mut told = Vec::new();
+        for place in &self.places {
+            let found = place.shortcomings().await?;
+            told.extend(found.iter().map(|short| format!("at {place}: {short}")));
+        }
+        Ok(told)
     }
 
     /// Where a message that is published can be heard: each of them hears all.

@@ -13,6 +13,7 @@ mod observability;
 mod privacy;
 mod redis;
 mod revocation;
+mod route;
 mod seconds;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub use self::{
     privacy::Privacy,
     redis::Redis,
     revocation::{Check, Revocation},
+    route::Route,
     seconds::Seconds,
 };
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 use tracing::{Level, enabled};
 
-use crate::exchange::Exchange;
+use crate::{asked::Asked, exchange::Exchange};
 
 /// Where exchanges are written down, in the form of all other events and under the target
 /// `memoric::access`, which switches them on and off.
@@ -29,7 +29,7 @@ pub(crate) struct AccessLog {
 ///
 /// No header, query, path or body of a client is in it but the short plain word that it calls its
 /// request, into which no credential of ours fits. So nobody can plant a line or find a secret there:
-/// the path is the template of the operation, the method is one that HTTP defines.
+/// the path is the template of the operation or the beginning of the route, the method is one that HTTP defines.
 #[derive(Serialize)]
 struct Line<'a> {
     timestamp: String,
@@ -41,8 +41,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<IpAddr>,
     method: &'static str,
-    path: &'static str,
-    operation: &'static str,
+    path: &'a str,
+    operation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,8 @@ impl AccessLog {
 
 impl<'a> Line<'a> {
     fn of(exchange: &'a Exchange, took: Duration, now: SystemTime) -> Self {
-        let (operation, caller) = (exchange.operation, exchange.caller.as_ref());
+        let (asked, caller) = (exchange.asked.as_ref(), exchange.caller.as_ref());
+        let (operation, path) = asked.map_or((NONE, NONE), Asked::declared);
         Self {
             timestamp: OffsetDateTime::from(now).format(TIME).unwrap_or_default(),
             level: "INFO",
@@ -96,8 +97,8 @@ impl<'a> Line<'a> {
             called: exchange.called.as_deref(),
             client: exchange.client,
             method: exchange.arrival.method.unwrap_or(NONE),
-            path: operation.map_or(NONE, |operation| operation.path()),
-            operation: operation.map_or(NONE, |operation| operation.name()),
+            path,
+            operation,
             status: exchange.status.map(|status| status.as_u16()),
             code: exchange.code,
             outcome: exchange.outcome.name(),
@@ -146,6 +147,7 @@ mod tests {
     use super::*;
     use crate::{
         authn::tests::somebody,
+        config::tests::{route, written},
         exchange::{Exchanges, Outcome},
         journal::tests::journal,
         metrics::Metrics,
@@ -190,21 +192,23 @@ mod tests {
         let mut known = exchanges().begin();
         known.client = Some([192, 0, 2, 1].into());
         known.called = Some("mine-1".into());
-        known.operation = Some(Operation::ShowProfile);
+        known.asked = Some(Operation::ShowProfile.into());
         known.caller = Some(Arc::new(somebody(7, Role::User)));
         known.outcome = Outcome::Forwarded;
         known.status = Some(StatusCode::OK);
         let given_up = exchanges().begin();
+        let mut by_route = exchanges().begin();
+        by_route.asked = Some(Asked::Route(route(written("/tools"))));
         let written = Written::default();
 
         let log = AccessLog::to(written.clone());
-        for exchange in [&known, &given_up] {
+        for exchange in [&known, &given_up, &by_route] {
             log.append(&Line::of(exchange, Duration::from_micros(1234), SystemTime::UNIX_EPOCH));
         }
         drop(log);
 
         let lines = written.lines();
-        let [first, second] = lines.as_slice() else { panic!("{lines:?}") };
+        let [first, second, third] = lines.as_slice() else { panic!("{lines:?}") };
         assert_eq!(first["timestamp"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(first["request"], known.id.to_string());
         assert_eq!((&first["called"], &first["client"]), (&"mine-1".into(), &"192.0.2.1".into()));
@@ -215,6 +219,7 @@ mod tests {
         assert_eq!((&first["status"], &first["outcome"]), (&200.into(), &"forwarded".into()));
         assert_eq!(first["duration_ms"], 1.23);
         assert_eq!(second["outcome"], "undecided");
+        assert_eq!((&third["operation"], &third["path"]), (&"route".into(), &"/tools".into()));
         assert_eq!(second["ending"], "cut", "the engine never came to its last phase");
         assert_ne!(first["request"], second["request"]);
     }

@@ -2,35 +2,50 @@
 
 use std::sync::Arc;
 
-use memoric_contract::{Caller, CredentialKind, Demands, Identity, Operation, UserId};
+use memoric_contract::{
+    Caller, CredentialKind, Demands, Identity, Operation, Permission, PresentedBy, UserId,
+};
 
-use crate::{rejection::Rejection, target::Target};
+use crate::{asked::Asked, config::Route, rejection::Rejection, target::Target};
 
-/// Proof that a caller may have an operation at a target.
+/// Proof that a caller may have what is asked at a target.
 ///
 /// Its fields are private and [`authorize`] is its only maker, so code that holds a `Permit` need
 /// not ask again, and code without one cannot forward.
 pub(crate) struct Permit {
     caller: Caller,
-    operation: Operation,
+    asked: Asked,
     target: Target,
 }
 
-/// Grants `identity` the `operation` at `target`, or rejects. Nobody is granted only what demands
-/// no access token.
+/// Grants `identity` what is `asked` at `target`, or rejects. Nobody is granted only what demands no
+/// access token.
 pub(crate) fn authorize(
     identity: Option<&Arc<Identity>>,
-    operation: Operation,
+    asked: Asked,
     target: Target,
 ) -> Result<Permit, Rejection> {
     let Some(identity) = identity else {
-        return match operation.demands() {
+        return match asked.demands() {
             Demands::Access => Err(Rejection::NoCredential),
             Demands::Nothing | Demands::Refresh => {
-                Ok(Permit { caller: Caller::Anonymous, operation, target })
+                Ok(Permit { caller: Caller::Anonymous, asked, target })
             }
         };
     };
+    match &asked {
+        Asked::Operation(operation) => ensure_operation(identity, *operation, &target)?,
+        Asked::Route(route) => ensure_route(identity, route, &target)?,
+    }
+    Ok(Permit { caller: Caller::Known(Identity::clone(identity)), asked, target })
+}
+
+/// Rejects who may not have the `operation`.
+fn ensure_operation(
+    identity: &Identity,
+    operation: Operation,
+    target: &Target,
+) -> Result<(), Rejection> {
     let kind = identity.presented.kind();
     if !operation.accepts(kind) {
         return Err(match kind {
@@ -44,8 +59,29 @@ pub(crate) fn authorize(
     if !is_allowed || identity.roles.strongest().is_none() {
         return Err(Rejection::Forbidden);
     }
-    ensure_own(identity, operation, &target)?;
-    Ok(Permit { caller: Caller::Known(Identity::clone(identity)), operation, target })
+    ensure_own(identity, operation, target)
+}
+
+/// Rejects who may not ask what is behind `route`.
+///
+/// What it does there nobody here knows, so an API key that was made for less than its owner may do was
+/// not made for that. A service may believe a `user_id` more than our word, so another's is for admins.
+fn ensure_route(identity: &Identity, route: &Route, target: &Target) -> Result<(), Rejection> {
+    let roles = identity.roles;
+    let has_role = route.roles.is_empty() || route.roles.iter().any(|role| roles.contains(*role));
+    if !has_role || roles.strongest().is_none() {
+        return Err(Rejection::Forbidden);
+    }
+    match &identity.presented {
+        PresentedBy::ApiKey { scopes, .. } if !roles.permissions().is_within(*scopes) => {
+            return Err(Rejection::UnfitCredential);
+        }
+        _ => {}
+    }
+    match target.user_id().filter(|named| *named != identity.user.to_string()) {
+        Some(_) if !identity.may(Permission::ManageUsers) => Err(Rejection::AnotherUser),
+        _ => Ok(()),
+    }
 }
 
 impl Permit {
@@ -53,8 +89,8 @@ impl Permit {
         &self.caller
     }
 
-    pub(crate) fn operation(&self) -> Operation {
-        self.operation
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -100,10 +136,12 @@ fn ensure_own(identity: &Identity, operation: Operation, target: &Target) -> Res
 
 #[cfg(test)]
 mod tests {
-    use memoric_contract::{PresentedBy, Role};
+    use memoric_config::schema;
+    use memoric_contract::{KeyId, Permissions, Role};
     use uuid::Uuid;
 
     use super::*;
+    use crate::config::tests::{route, written};
 
     #[test]
     fn a_role_gets_what_the_guide_says() {
@@ -134,7 +172,7 @@ mod tests {
     #[test]
     fn nobody_gets_what_demands_a_credential() {
         for operation in Operation::ALL {
-            let granted = authorize(None, operation, target("/x")).is_ok();
+            let granted = authorize(None, operation.into(), target("/x")).is_ok();
             assert_eq!(granted, operation.demands() != Demands::Access, "{operation:?}");
         }
     }
@@ -171,8 +209,71 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_route_is_for_its_roles_alone_and_for_nobody_without_one() {
+        let ask = |roles: &[&str], role: Option<Role>| {
+            let roles = roles.iter().map(|name| (*name).to_owned()).collect();
+            let asked = Asked::Route(route(schema::Route { roles, ..written("/tools") }));
+            authorize(role.map(somebody).as_ref(), asked, target("/tools/x")).map(drop)
+        };
+
+        assert_eq!(ask(&["user"], Some(Role::User)), Ok(()));
+        assert_eq!(ask(&["readonly", "user"], Some(Role::User)), Ok(()));
+        assert_eq!(ask(&["user"], Some(Role::Readonly)), Err(Rejection::Forbidden));
+        assert_eq!(
+            ask(&["user"], Some(Role::Admin)),
+            Err(Rejection::Forbidden),
+            "as it is written"
+        );
+        assert_eq!(ask(&[], Some(Role::Readonly)), Ok(()));
+        assert_eq!(ask(&[], None), Err(Rejection::NoCredential));
+        let nothing = Arc::new(identity(None));
+        let asked = Asked::Route(route(written("/tools")));
+        let refused = authorize(Some(&nothing), asked, target("/tools")).err();
+        assert_eq!(refused, Some(Rejection::Forbidden));
+    }
+
+    #[test]
+    fn a_key_that_was_made_for_less_was_not_made_for_a_route() {
+        let ask = |scopes: Permissions| {
+            let id = KeyId("a".repeat(12));
+            let presented = PresentedBy::ApiKey { id, scopes, generation: 1, expires_at: 1 };
+            let identity = Arc::new(Identity { presented, ..identity(Some(Role::User)) });
+            let asked = Asked::Route(route(written("/tools")));
+            authorize(Some(&identity), asked, target("/tools")).map(drop)
+        };
+
+        assert_eq!(ask(Permission::ALL.into_iter().collect()), Ok(()));
+        let less = [Permission::ReadMemories].into_iter().collect();
+        assert_eq!(ask(less), Err(Rejection::UnfitCredential));
+    }
+
+    #[test]
+    fn a_service_is_asked_for_anothers_data_by_admins_alone() {
+        let ask = |role, at| {
+            let asked = Asked::Route(route(written("/tools")));
+            authorize(Some(&somebody(role)), asked, target(at)).map(drop)
+        };
+
+        for own in ["/tools", "/tools?user_id=", "/tools?user_id=3"] {
+            assert_eq!(ask(Role::User, own), Ok(()), "{own}");
+        }
+        for another in ["/tools?user_id=4", "/tools?user%5fid=4", "/tools?user_id=alice"] {
+            assert_eq!(ask(Role::User, another), Err(Rejection::AnotherUser), "{another}");
+            assert_eq!(ask(Role::Admin, another), Ok(()), "{another}");
+        }
+    }
+
     fn ask(role: Option<Role>, operation: Operation, at: &str) -> Result<(), Rejection> {
-        let identity = Arc::new(Identity {
+        authorize(Some(&Arc::new(identity(role))), operation.into(), target(at)).map(drop)
+    }
+
+    fn somebody(role: Role) -> Arc<Identity> {
+        Arc::new(identity(Some(role)))
+    }
+
+    fn identity(role: Option<Role>) -> Identity {
+        Identity {
             user: UserId(3),
             roles: role.into_iter().collect(),
             namespace: None,
@@ -183,8 +284,7 @@ mod tests {
                 generation: 1,
                 expires_at: 1,
             },
-        });
-        authorize(Some(&identity), operation, target(at)).map(drop)
+        }
     }
 
     fn target(target: &str) -> Target {

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, StatusCode, header::HOST};
 use http_body_util::Full;
+use memoric_config::Invalid;
 use memoric_contract::{
     ASSERTION_HEADER, Assertion, AssertionKey, Caller, Identity, InternalOperation, RequestId,
     api_key::Verdict,
@@ -24,7 +25,7 @@ use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
 
 use self::lines::Lines;
-use crate::{clock::now, link::Link};
+use crate::{clock::now, config, link::Link};
 
 /// A client of the backend's internal operations.
 pub(crate) struct BackendClient {
@@ -69,6 +70,17 @@ impl BackendClient {
     pub(crate) fn new(link: Arc<Link>, key: AssertionKey) -> Self {
         let (standing, passing) = (Lines::new(STANDING), Lines::new(QUESTIONS));
         Self { link, key, standing, passing, questions: Semaphore::new(QUESTIONS) }
+    }
+
+    /// A client of the backend that the settings describe.
+    pub(crate) fn open(backend: &config::Backend) -> Result<Self, Invalid> {
+        let key = AssertionKey::new(*backend.assertion_key.expose());
+        Ok(Self::new(Arc::new(Link::open(&backend.channel)?), key))
+    }
+
+    /// Our word for the request of somebody else that goes to the backend now.
+    pub(crate) fn sign(&self, assertion: &Assertion<'_>) -> String {
+        self.key.sign(assertion, now())
     }
 
     /// The way to the backend.
@@ -309,9 +321,7 @@ pub(crate) mod tests {
 
     /// A client of the backend that `config` names.
     pub(crate) fn client(config: &Config) -> Arc<BackendClient> {
-        let link = Link::open(&config.backend).unwrap();
-        let key = AssertionKey::new(*config.assertion_key.expose());
-        Arc::new(BackendClient::new(Arc::new(link), key))
+        Arc::new(BackendClient::open(config.backend.as_ref().unwrap()).unwrap())
     }
 
     fn client_at(path: &Path) -> BackendClient {

@@ -1,8 +1,10 @@
 //! Settings that have been checked and are ready to use.
 
+mod backend;
 mod channel;
 mod issuer;
 mod proxies;
+mod route;
 
 use std::{
     net::SocketAddr,
@@ -15,21 +17,19 @@ use std::{
 
 use governor::Quota;
 use http::HeaderValue;
-use memoric_config::{
-    AssertionKey, CheckKey, ConfigError, Environment, Invalid, Settings, ensure_distinct,
-    jwt::{Halves, JwtKeyHeld, JwtKeys, JwtMaterial},
-    redis::Redis,
-    schema,
-};
-use memoric_contract::token::{TokenKey, TokenKeys};
+use memoric_config::{ConfigError, Environment, Invalid, Settings, redis::Redis, schema};
+use memoric_contract::token::TokenKeys;
 
 pub(crate) use self::{
+    backend::Backend,
     channel::Channel,
     issuer::{Issuer, Place},
     proxies::TrustedProxies,
+    route::{Route, Service},
 };
 use crate::{
     names::Names,
+    routes::is_served,
     spool::{Durability, Rate, SpoolSettings, StrangersRate},
 };
 
@@ -47,8 +47,10 @@ pub struct Config {
     pub(crate) names: Names,
     /// Where Prometheus connects.
     pub(crate) metrics: Option<SocketAddr>,
-    /// Where the backend is.
-    pub(crate) backend: Channel,
+    /// The backend, where there is one.
+    pub(crate) backend: Option<Backend>,
+    /// What other services answer.
+    pub(crate) routes: Vec<Arc<Route>>,
     /// Worker threads; `None` is one per core.
     pub(crate) threads: Option<NonZeroUsize>,
     /// How long running requests may take to end after a stop.
@@ -67,16 +69,14 @@ pub struct Config {
     pub(crate) cors: CorsPolicy,
     /// Where records wait for the backend, and how many may.
     pub(crate) spool: SpoolSettings,
+    /// Where they rest where there is no backend.
+    pub(crate) archive: PathBuf,
     /// What access tokens are believed by.
     pub(crate) token_keys: TokenKeys,
     /// Until when tokens of the Python server are taken, in epoch seconds.
     pub(crate) legacy_until: Option<u64>,
     /// Who else is believed about who somebody is.
     pub(crate) issuers: Vec<Issuer>,
-    /// What our word to the backend is signed with.
-    pub(crate) assertion_key: AssertionKey,
-    /// Tells API keys of ours from guesses.
-    pub(crate) check_key: CheckKey,
     /// The courier of revocations, not yet connected.
     pub(crate) redis: Arc<Redis>,
     /// What is looked at to know that a credential still lives.
@@ -162,7 +162,8 @@ impl Config {
     pub fn new(settings: &Settings, environment: &Environment) -> Result<Self, ConfigError> {
         memoric_config::ensure_possible(settings)?;
         let gateway = &settings.gateway;
-        let (token_keys, assertion_key, check_key) = secrets(&settings.auth, environment)?;
+        let (token_keys, backend) = backend::checked(settings, environment)?;
+        let has_backend = backend.is_some();
         if gateway.http.is_none() && gateway.https.is_none() {
             Err(Invalid::new("gateway.http", "is null, and so is gateway.https; set one"))?;
         }
@@ -173,7 +174,8 @@ impl Config {
             proxies: TrustedProxies::try_from(gateway)?,
             names: Names::new(gateway.names.clone()),
             metrics: settings.observability.metrics.enabled.then_some(gateway.metrics),
-            backend: Channel::try_from(gateway)?,
+            backend,
+            routes: route::checked(gateway, |operation| is_served(operation, has_backend))?,
             threads: NonZeroUsize::new(gateway.threads),
             grace: gateway.grace.duration(),
             limits: Limits::from(&gateway.limits),
@@ -183,11 +185,10 @@ impl Config {
             in_flight: InFlight::from(&gateway.in_flight),
             cors: CorsPolicy::try_from(&settings.cors)?,
             spool: SpoolSettings::from(&settings.audit),
+            archive: settings.audit.archive.clone(),
             token_keys,
             legacy_until: memoric_config::legacy_until(&settings.auth)?,
             issuers: issuer::checked(&settings.auth.issuers)?,
-            assertion_key,
-            check_key,
             redis: Arc::new(Redis::new(&settings.redis, environment)?),
             revocation_check: settings.revocation.check,
         })
@@ -306,26 +307,6 @@ impl From<&schema::Audit> for SpoolSettings {
     }
 }
 
-fn secrets(
-    auth: &schema::Auth,
-    environment: &Environment,
-) -> Result<(TokenKeys, AssertionKey, CheckKey), ConfigError> {
-    let signing = JwtKeys::read(auth, environment, Halves::Public)?;
-    let assertion = AssertionKey::check(&environment.needed(AssertionKey::NAME)?)?;
-    let check = CheckKey::check(&environment.needed(CheckKey::NAME)?)?;
-    let others: [(&str, &[u8]); 2] =
-        [(AssertionKey::NAME, assertion.expose()), (CheckKey::NAME, check.expose())];
-    ensure_distinct(&signing.secrets().chain(others).collect::<Vec<_>>())?;
-    Ok((signing.iter().map(token_key).collect(), assertion, check))
-}
-
-fn token_key(key: &JwtKeyHeld) -> TokenKey {
-    match &key.material {
-        JwtMaterial::Secret(secret) => TokenKey::hs256(secret.expose()),
-        JwtMaterial::Pair { public, .. } => TokenKey::ed25519(public),
-    }
-}
-
 fn https(gateway: &schema::Gateway) -> Result<Option<Https>, Invalid> {
     let Some(addr) = gateway.https else { return Ok(None) };
     let given = |field, file: &Option<PathBuf>| {
@@ -366,8 +347,11 @@ const STRANGERS: usize = 10_000;
 
 #[cfg(test)]
 pub(crate) mod tests {
-    pub(crate) use super::proxies::tests::proxies;
     use super::*;
+    pub(crate) use super::{
+        proxies::tests::proxies,
+        route::tests::{route, routes, written},
+    };
 
     /// The secrets that a gateway needs, known to every test.
     pub(crate) fn environment() -> Environment {
@@ -388,7 +372,7 @@ pub(crate) mod tests {
         ])
     }
 
-    fn refusal(change: impl FnOnce(&mut Settings)) -> String {
+    pub(super) fn refusal(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings::default();
         settings.gateway.https = None;
         change(&mut settings);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{Method, StatusCode, Version};
-use memoric_contract::{Identity, Operation, RequestId, UserId};
+use memoric_contract::{Identity, RequestId, UserId};
 use pingora::{
     Error, ErrorSource, ErrorType, protocols::l4::socket::SocketAddr as PeerAddr, proxy::Session,
 };
@@ -16,6 +16,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     access_log::AccessLog,
+    asked::Asked,
     authn::Disbelief,
     authz::Permit,
     client::Client,
@@ -45,7 +46,7 @@ pub(crate) struct Exchange {
     /// Where it came from, an IPv4 address never dressed as IPv6. `None` is to be refused.
     pub(crate) client: Option<IpAddr>,
     /// What is asked, once that is known.
-    pub(crate) operation: Option<Operation>,
+    pub(crate) asked: Option<Asked>,
     /// Who asks, once that is verified; also by a credential that turned out to have ended.
     pub(crate) caller: Option<Arc<Identity>>,
     /// Whose data is asked for, where the request says.
@@ -180,7 +181,7 @@ impl Exchanges {
             called: None,
             began,
             client: None,
-            operation: None,
+            asked: None,
             caller: None,
             owner: None,
             permit: None,

@@ -1,4 +1,6 @@
-//! Getting an admitted request to the backend.
+//! Getting an admitted request to the backend, or to a service behind a configured route.
+
+mod service;
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,33 +8,49 @@ use http::{
     HeaderName,
     header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
-use memoric_contract::{ASSERTION_HEADER, Assertion, AssertionKey, Caller, Demands};
+use memoric_contract::{ASSERTION_HEADER, Assertion, Caller, Demands, Operation};
 use pingora::{
     Error, ErrorSource, ErrorType, Result, http::RequestHeader, prelude::HttpPeer,
     protocols::Digest, proxy::Session, upstreams::peer::Peer as _,
 };
 
+use self::service::Service;
 use crate::{
-    authz::Permit, clock::now, config::Timeouts, exchange::Exchange, link::Link,
-    listener::Connection, rejection::Rejection,
+    asked::Asked,
+    authz::Permit,
+    backend::BackendClient,
+    config::{Route, Timeouts},
+    exchange::Exchange,
+    listener::Connection,
+    rejection::Rejection,
 };
 
-/// The way of requests to the backend.
+/// The ways of requests to the backend and to the services.
 pub(crate) struct Forward {
-    link: Arc<Link>,
-    key: AssertionKey,
-    /// How long the backend may be silent.
+    /// `None`: there is none.
+    backend: Option<Arc<BackendClient>>,
+    /// By the number of their route.
+    services: Vec<Service>,
+    /// How long any of them may be silent.
     patience: Duration,
 }
 
 impl Forward {
-    pub(crate) fn new(link: Arc<Link>, key: AssertionKey, timeouts: Timeouts) -> Self {
-        Self { link, key, patience: timeouts.exchange.mul_f64(PATIENCE) }
+    pub(crate) fn new(
+        backend: Option<Arc<BackendClient>>,
+        routes: &[Arc<Route>],
+        timeouts: Timeouts,
+    ) -> Result<Self> {
+        let services = routes.iter().map(|route| Service::of(route)).collect::<Result<_>>()?;
+        Ok(Self { backend, services, patience: timeouts.exchange.mul_f64(PATIENCE) })
     }
 
-    /// Where the backend is.
-    pub(crate) fn peer(&self) -> Result<Box<HttpPeer>> {
-        let mut peer = self.link.peer()?;
+    /// Where the answer to what `permit` allows is to be had.
+    pub(crate) fn peer(&self, permit: &Permit) -> Result<Box<HttpPeer>> {
+        let mut peer = match permit.asked() {
+            Asked::Operation(_) => self.backend()?.link().peer()?,
+            Asked::Route(route) => Box::new(self.service(route)?.peer()),
+        };
         if let Some(options) = peer.get_mut_peer_options() {
             options.connection_timeout = Some(CONNECT);
             options.total_connection_timeout = Some(CONNECT);
@@ -44,8 +62,11 @@ impl Forward {
     }
 
     /// Refuses a connection that was made by less than the settings ask for.
-    pub(crate) fn ensure_fit(&self, digest: Option<&Digest>) -> Result<()> {
-        self.link.ensure_fit(digest)
+    pub(crate) fn ensure_fit(&self, permit: &Permit, digest: Option<&Digest>) -> Result<()> {
+        match permit.asked() {
+            Asked::Operation(_) => self.backend()?.link().ensure_fit(digest),
+            Asked::Route(_) => Ok(()),
+        }
     }
 
     /// Makes `head` say what we know, for one attempt, and nothing else that a client said.
@@ -55,38 +76,63 @@ impl Forward {
         permit: &Permit,
         exchange: &Exchange,
     ) -> Result<()> {
-        let client = exchange.client.ok_or_else(|| fault("the client has no address"))?;
-        let keep_credential = is_credential_wanted(permit);
-        let is_wanted = |name: &HeaderName| {
-            PASSED.contains(name) || keep_credential && CREDENTIALS.contains(name)
-        };
-        let unwanted: Vec<HeaderName> =
-            head.headers.keys().filter(|name| !is_wanted(name)).cloned().collect();
-        for name in &unwanted {
-            head.remove_header(name);
+        match permit.asked() {
+            Asked::Operation(operation) => {
+                let backend = self.backend()?;
+                tell(backend, head, (*operation, permit), exchange)
+            }
+            Asked::Route(route) => self.service(route)?.prepare(head, permit, exchange),
         }
-        head.set_uri(permit.target().uri().clone());
-        head.insert_header(HOST, BACKEND)?;
-        head.insert_header(REQUEST_ID, exchange.id.to_string())?;
+    }
 
-        let assertion = Assertion {
-            method: head.method.as_str(),
-            target: permit.target().as_str(),
-            operation: permit.operation().name(),
-            request: exchange.id,
-            client,
-            caller: permit.caller(),
-        };
-        let signed = self.key.sign(&assertion, now());
-        head.insert_header(ASSERTION_HEADER, signed)
+    fn service(&self, route: &Route) -> Result<&Service> {
+        self.services.get(route.number).ok_or_else(|| fault("a route without a service"))
+    }
+
+    fn backend(&self) -> Result<&BackendClient> {
+        self.backend.as_deref().ok_or_else(|| fault("an operation without a backend"))
+    }
+}
+
+/// Makes `head` say what the backend reads, and signs our word for it.
+fn tell(
+    backend: &BackendClient,
+    head: &mut RequestHeader,
+    (operation, permit): (Operation, &Permit),
+    exchange: &Exchange,
+) -> Result<()> {
+    let client = exchange.client.ok_or_else(|| fault("the client has no address"))?;
+    let keep_credential = is_credential_wanted(operation, permit.caller());
+    keep(head, |name| PASSED.contains(name) || keep_credential && CREDENTIALS.contains(name));
+    head.set_uri(permit.target().uri().clone());
+    head.insert_header(HOST, BACKEND)?;
+    head.insert_header(REQUEST_ID, exchange.id.to_string())?;
+
+    let assertion = Assertion {
+        method: head.method.as_str(),
+        target: permit.target().as_str(),
+        operation: operation.name(),
+        request: exchange.id,
+        client,
+        caller: permit.caller(),
+    };
+    let signed = backend.sign(&assertion);
+    head.insert_header(ASSERTION_HEADER, signed)
+}
+
+/// Takes out of `head` whatever is not wanted by name.
+fn keep(head: &mut RequestHeader, is_wanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted: Vec<HeaderName> =
+        head.headers.keys().filter(|name| !is_wanted(name)).cloned().collect();
+    for name in &unwanted {
+        head.remove_header(name);
     }
 }
 
 /// Whether the backend judges the client's own credential: a refresh token always, any other where our
 /// word for it is not enough. Who may ask for another's may do so in the body, which we do not read.
-fn is_credential_wanted(permit: &Permit) -> bool {
-    let operation = permit.operation();
-    let may_cross = || match permit.caller() {
+fn is_credential_wanted(operation: Operation, caller: &Caller) -> bool {
+    let may_cross = || match caller {
         Caller::Known(identity) => {
             operation.needs_for_another().is_some_and(|needed| identity.may(needed))
         }
@@ -166,13 +212,14 @@ const CONNECT: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
-mod tests {
-    use memoric_contract::{Operation, Role};
+pub(crate) mod tests {
+    use memoric_contract::Role;
 
     use super::*;
     use crate::{
         authn::tests::somebody,
         authz::authorize,
+        backend::tests::client,
         config::{Config, tests::environment},
         exchange::Exchanges,
         journal::tests::journal,
@@ -245,15 +292,14 @@ mod tests {
         let mut settings = memoric_config::Settings::default();
         settings.gateway.https = None;
         let config = Config::new(&settings, &environment()).unwrap();
-        let key = AssertionKey::new([7; 32]);
-        let link = Arc::new(Link::open(&config.backend).unwrap());
-        let forward = Forward::new(link, key, config.timeouts);
+        let forward = Forward::new(Some(client(&config)), &[], config.timeouts).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let journal = journal(&metrics);
         let mut exchange = Exchanges::new(metrics, journal).unwrap().begin();
         exchange.client = Some([192, 0, 2, 1].into());
         let target = Target::parse(b"/memories").unwrap();
-        let permit = authorize(Some(&Arc::new(somebody(3, role))), operation, target).unwrap();
+        let permit =
+            authorize(Some(&Arc::new(somebody(3, role))), operation.into(), target).unwrap();
 
         let mut head = RequestHeader::build("POST", b"/%6demories", None).unwrap();
         for (name, value) in FROM_CLIENTS.iter().chain(more) {
@@ -269,7 +315,7 @@ mod tests {
         names
     }
 
-    const FROM_CLIENTS: [(&str, &str); 15] = [
+    pub(crate) const FROM_CLIENTS: [(&str, &str); 15] = [
         ("accept", "*/*"),
         ("accept-encoding", "gzip"),
         ("connection", "keep-alive"),

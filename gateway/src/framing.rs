@@ -10,7 +10,7 @@ use http::{
 
 use memoric_contract::{Operation, Takes};
 
-use crate::{config::Bounds, rejection::Rejection, request::Request};
+use crate::{asked::Asked, config::Bounds, rejection::Rejection, request::Request};
 
 /// Rejects what could be read in two ways, or is larger than anyone needs.
 ///
@@ -27,21 +27,33 @@ pub(crate) fn check(request: &Request<'_>, bounds: Bounds) -> Result<(), Rejecti
     check_expectation(request)
 }
 
-/// Rejects a body that `operation` does not take, before a byte of it is read where its length is
+/// Rejects a body that what is `asked` does not take, before a byte of it is read where its length is
 /// told. What is told of no body is ignored.
-pub(crate) fn check_body(request: &Request<'_>, operation: Operation) -> Result<(), Rejection> {
+pub(crate) fn check_body(request: &Request<'_>, asked: &Asked) -> Result<(), Rejection> {
     if !request.has_body {
         return Ok(());
     }
-    let takes = operation.takes();
-    if takes == Takes::Nothing {
-        return Err(Rejection::BodyUnwanted);
-    }
-    if !takes.allows(request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
-        return Err(Rejection::UnsupportedMediaType);
+    match asked {
+        Asked::Operation(operation) => check_kind(request, *operation)?,
+        // Some servers read a body behind these two, and some take it for the next request.
+        Asked::Route(_) if [Method::GET, Method::HEAD].contains(request.method()) => {
+            return Err(Rejection::BodyUnwanted);
+        }
+        Asked::Route(route) if route.body_bytes == 0 => return Err(Rejection::BodyUnwanted),
+        Asked::Route(_) => {}
     }
     match request.headers().get(CONTENT_LENGTH) {
-        Some(length) if !is_at_most(length, takes.most()) => Err(Rejection::BodyTooLarge),
+        Some(length) if !is_at_most(length, asked.most_body()) => Err(Rejection::BodyTooLarge),
+        _ => Ok(()),
+    }
+}
+
+/// Rejects a body of another kind than `operation` takes. Of what a service takes we know nothing.
+fn check_kind(request: &Request<'_>, operation: Operation) -> Result<(), Rejection> {
+    let claimed = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    match operation.takes() {
+        Takes::Nothing => Err(Rejection::BodyUnwanted),
+        takes if !takes.allows(claimed) => Err(Rejection::UnsupportedMediaType),
         _ => Ok(()),
     }
 }
@@ -236,10 +248,14 @@ const NOMINATIONS: usize = 9;
 mod tests {
     use std::num::NonZeroUsize;
 
+    use memoric_config::schema;
     use pingora::http::RequestHeader;
 
     use super::*;
-    use crate::request::tests::{Parsed, http2};
+    use crate::{
+        config::tests::{route, written},
+        request::tests::{Parsed, http2},
+    };
 
     #[test]
     fn a_message_has_at_most_one_length() {
@@ -282,7 +298,7 @@ mod tests {
     fn a_body_is_of_the_kind_and_size_that_its_operation_takes() {
         let ask = |operation: Operation, fields: &str| {
             let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-            check_body(&Parsed::new(&head).request(), operation)
+            check_body(&Parsed::new(&head).request(), &operation.into())
         };
         let json = "Content-Type: application/json\r\n";
         let large = "Content-Length: 20000\r\n";
@@ -302,6 +318,25 @@ mod tests {
         assert_eq!(ask(Operation::Login, "Content-Length: 9\r\n"), Ok(()), "as the guide does");
         let refused = ask(Operation::RememberMemory, "Content-Length: 9\r\n");
         assert_eq!(refused, Err(Rejection::UnsupportedMediaType));
+    }
+
+    #[test]
+    fn a_body_for_a_service_is_of_any_kind_and_as_long_as_its_route_says() {
+        let ask = |method: &str, body_bytes, fields: &str| {
+            let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            let asked = Asked::Route(route(schema::Route { body_bytes, ..written("/tools") }));
+            check_body(&Parsed::new(&head).request(), &asked)
+        };
+
+        assert_eq!(ask("POST", 9, "Content-Length: 9\r\n"), Ok(()));
+        assert_eq!(ask("POST", 9, "Content-Type: x/y\r\nContent-Length: 9\r\n"), Ok(()));
+        assert_eq!(ask("POST", 9, "Transfer-Encoding: chunked\r\n"), Ok(()), "counted as it comes");
+        assert_eq!(ask("POST", 9, "Content-Length: 10\r\n"), Err(Rejection::BodyTooLarge));
+        assert_eq!(ask("POST", 0, "Content-Length: 1\r\n"), Err(Rejection::BodyUnwanted));
+        for method in ["GET", "HEAD"] {
+            let refused = ask(method, 9, "Content-Length: 1\r\n");
+            assert_eq!(refused, Err(Rejection::BodyUnwanted), "{method}");
+        }
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use memoric_config::{Invalid, command::Chain};
-use memoric_contract::AssertionKey;
+use memoric_config::{Invalid, command::Chain, redis::Redis};
 use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::{select, sync::oneshot, time::timeout};
@@ -13,12 +12,12 @@ use tokio_util::{
 };
 
 use crate::{
+    archive::ArchiveOpenError,
     authn::Authenticator,
     backend::BackendClient,
     config::Config,
     exchange::Exchanges,
     journal::Journal,
-    link::Link,
     listener::{Certificate, CertificateError, Listener, Reception, server_config},
     metrics::Metrics,
     private::Private,
@@ -68,6 +67,20 @@ pub enum StartError {
     /// The way to the backend cannot be used.
     #[error(transparent)]
     Channel(#[from] Invalid),
+    /// The way to a service cannot be used.
+    #[error("gateway.routes: {0}")]
+    Route(String),
+    /// The only copy of what was revoked would be with a Redis that may forget it.
+    #[error("{setting}: {found}")]
+    Redis {
+        /// The setting that says where it is.
+        setting: &'static str,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// There is no folder in which records could rest.
+    #[error("audit.archive: {0}")]
+    Archive(#[from] ArchiveOpenError),
     /// There is no folder in which records could wait for the backend.
     #[error("audit.spool.folder: {0}")]
     Spool(#[source] SpoolOpenError),
@@ -106,10 +119,11 @@ impl Gateway {
         };
 
         let background = Background::new();
-        let link = Arc::new(Link::open(&config.backend)?);
-        let key = AssertionKey::new(*config.assertion_key.expose());
-        let backend = Arc::new(BackendClient::new(link, key));
-        let journal = Journal::open(&config, Arc::clone(&backend), &metrics)?;
+        let backend = config.backend.as_ref().map(BackendClient::open).transpose()?.map(Arc::new);
+        if backend.is_none() {
+            ensure_lasting(&config.redis).await?;
+        }
+        let journal = Journal::open(&config, backend.clone(), &metrics)?;
         let exchanges =
             Exchanges::new(Arc::clone(&metrics), Arc::clone(&journal)).map_err(StartError::Log)?;
         let authenticator =
@@ -120,7 +134,8 @@ impl Gateway {
             backend,
             Arc::clone(&exchanges),
             &background,
-        );
+        )
+        .map_err(|error| StartError::Route(error.to_string()))?;
         Ok(Self {
             http: http.as_ref().map(Listener::addr),
             https: https.as_ref().map(Listener::addr),
@@ -222,6 +237,19 @@ impl Background {
     async fn end(self) {
         self.stop.cancel();
         self.idle().await;
+    }
+}
+
+/// Refuses a Redis that may forget what it is told. One that cannot be asked is looked at later, and
+/// nobody is let in before that.
+async fn ensure_lasting(redis: &Redis) -> Result<(), StartError> {
+    match redis.shortcomings().await {
+        Ok(found) if found.is_empty() => Ok(()),
+        Ok(found) => Err(StartError::Redis { setting: redis.setting(), found: found.join("; ") }),
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "revocations cannot be read yet");
+            Ok(())
+        }
     }
 }
 

@@ -18,19 +18,26 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{backend::BackendClient, journal::Journal, metrics::Metrics};
+use crate::{backend::BackendClient, journal::Journal, metrics::Metrics, revocation::SoleCopy};
 
 /// Probes what the gateway depends on, and answers from the last probe: however many ask, the
 /// dependencies are asked twice a second.
 pub(crate) struct Health {
     probed: ArcSwap<Probed>,
-    backend: Arc<BackendClient>,
-    redis: Arc<Redis>,
+    needs: Needs,
     journal: Arc<Journal>,
     metrics: Arc<Metrics>,
     began: Instant,
     began_at: SystemTime,
     features: Features,
+}
+
+/// What the gateway cannot serve without.
+pub(crate) enum Needs {
+    /// The backend, and its database behind it. Redis only brings revocations sooner.
+    Backend(Arc<BackendClient>, Arc<Redis>),
+    /// There is no backend: Redis, which alone knows what was revoked.
+    Redis(Arc<SoleCopy>),
 }
 
 /// Which parts are switched on.
@@ -43,11 +50,19 @@ pub(crate) struct Features {
 /// What the last probe found.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Probed {
-    backend: bool,
-    database: bool,
+    vault: Vault,
     redis: bool,
     /// What is done can be written down; without it nothing is done for anybody.
     journal: bool,
+}
+
+/// Who holds what is asked for, and whether they can be asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Vault {
+    /// The backend.
+    Backend { backend: bool, database: bool },
+    /// Nobody of ours: there is no backend.
+    Nobody,
 }
 
 /// A question that a disk may take for ever to answer.
@@ -59,16 +74,14 @@ struct Trial(Option<JoinHandle<bool>>);
 
 impl Health {
     pub(crate) fn new(
-        backend: Arc<BackendClient>,
-        redis: Arc<Redis>,
+        needs: Needs,
         journal: Arc<Journal>,
         metrics: Arc<Metrics>,
         features: Features,
     ) -> Self {
         Self {
             probed: ArcSwap::default(),
-            backend,
-            redis,
+            needs,
             journal,
             metrics,
             began: Instant::now(),
@@ -81,20 +94,16 @@ impl Health {
     pub(crate) async fn watch(&self) {
         let mut trial = Trial::default();
         loop {
-            let (backend, redis) = (self.backend.health().await, self.redis.answers());
-            let database = backend.as_ref().is_ok_and(|health| health.database);
+            let (vault, redis) = self.needs.look().await;
             let journal = Arc::clone(&self.journal);
             let journal = trial.asks(move || journal.is_taking()).await;
-            let probed = Probed { backend: backend.is_ok(), database, redis, journal };
-            self.metrics.backend_up.set(i64::from(probed.backend));
+            let probed = Probed { vault, redis, journal };
+            self.metrics.backend_up.set(i64::from(probed.backend().unwrap_or_default()));
             self.metrics.redis_up.set(i64::from(probed.redis));
-            if let Err(error) = backend {
-                tracing::debug!(%error, "the backend is not healthy");
-            }
             if **self.probed.load() != probed {
                 tracing::info!(
-                    probed.backend,
-                    probed.database,
+                    backend = probed.backend(),
+                    database = probed.database(),
                     probed.redis,
                     probed.journal,
                     "health changed"
@@ -152,7 +161,7 @@ impl Health {
                 _ => "Service cannot handle traffic",
             },
             "details": {
-                "database": component(probed.database, "Database"),
+                "database": probed.database().map(|is_up| component(is_up, "Database")),
                 "redis": component(probed.redis, "Redis"),
                 "authentication": feature(),
                 "audit_logging": feature(),
@@ -167,8 +176,8 @@ impl Health {
             "service": self.service(),
             "liveness": healthy(true, self.liveness()),
             "readiness": healthy(probed.can_serve(), self.readiness()),
-            "backend": component(probed.backend, "Backend"),
-            "database": component(probed.database, "Database"),
+            "backend": probed.backend().map(|is_up| component(is_up, "Backend")),
+            "database": probed.database().map(|is_up| component(is_up, "Database")),
             "redis": component(probed.redis, "Redis"),
             "features": {
                 "authentication": "enabled",
@@ -178,6 +187,28 @@ impl Health {
             },
             "timestamp": stamp(SystemTime::now()),
         })
+    }
+}
+
+impl Needs {
+    /// Who can be asked, and whether Redis is there.
+    async fn look(&self) -> (Vault, bool) {
+        let (client, redis) = match self {
+            Self::Backend(client, redis) => (client, redis),
+            Self::Redis(redis) => return (Vault::Nobody, redis.is_fit()),
+        };
+        let health = client.health().await;
+        if let Err(error) = &health {
+            tracing::debug!(%error, "the backend is not healthy");
+        }
+        let database = health.as_ref().is_ok_and(|health| health.database);
+        (Vault::Backend { backend: health.is_ok(), database }, redis.answers())
+    }
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Self::Backend { backend: false, database: false }
     }
 }
 
@@ -196,9 +227,29 @@ impl Trial {
 }
 
 impl Probed {
-    /// Redis only brings revocations sooner, so the service serves without it.
+    /// Where there is a backend, Redis only brings revocations sooner, so the service serves without it.
     fn can_serve(self) -> bool {
-        self.backend && self.database && self.journal
+        let can_be_asked = match self.vault {
+            Vault::Backend { backend, database } => backend && database,
+            Vault::Nobody => self.redis,
+        };
+        can_be_asked && self.journal
+    }
+
+    /// Whether the backend is up, where there is one.
+    fn backend(self) -> Option<bool> {
+        match self.vault {
+            Vault::Backend { backend, .. } => Some(backend),
+            Vault::Nobody => None,
+        }
+    }
+
+    /// Whether its database is.
+    fn database(self) -> Option<bool> {
+        match self.vault {
+            Vault::Backend { database, .. } => Some(database),
+            Vault::Nobody => None,
+        }
     }
 
     fn status(self) -> &'static str {
@@ -265,12 +316,16 @@ mod tests {
 
     #[test]
     fn only_what_is_needed_to_serve_makes_unready() {
-        let well = Probed { backend: true, database: true, redis: true, journal: true };
+        let vault = |backend, database| Vault::Backend { backend, database };
+        let well = Probed { vault: vault(true, true), redis: true, journal: true };
         assert_eq!(well.status(), "healthy");
         assert_eq!(Probed { redis: false, ..well }.status(), "degraded");
-        assert_eq!(Probed { database: false, ..well }.status(), "unhealthy");
+        assert_eq!(Probed { vault: vault(true, false), ..well }.status(), "unhealthy");
         assert_eq!(Probed { journal: false, ..well }.status(), "unhealthy");
-        assert_eq!(Probed { backend: false, database: false, ..well }.status(), "unhealthy");
+        assert_eq!(Probed { vault: vault(false, false), ..well }.status(), "unhealthy");
+        let alone = Probed { vault: Vault::Nobody, ..well };
+        assert_eq!(alone.status(), "healthy");
+        assert_eq!(Probed { redis: false, ..alone }.status(), "unhealthy", "nobody else knows");
         assert_eq!(
             Probed::default().status(),
             "unhealthy",

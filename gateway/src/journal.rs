@@ -17,13 +17,15 @@ use memoric_contract::{
     },
     spool::Answer,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use self::figures::Figures;
 use crate::{
+    archive::Archive,
+    asked::Asked,
     backend::{BackendClient, BackendError},
-    config::Config,
+    config::{Config, Route},
     exchange::Exchange,
     gateway::StartError,
     metrics::Metrics,
@@ -34,7 +36,14 @@ use crate::{
 /// Makes the record of each exchange, and sees it to the spool.
 pub(crate) struct Journal {
     spool: Arc<Spool>,
-    backend: Arc<BackendClient>,
+    destination: Destination,
+}
+
+/// Where records go from the spool.
+enum Destination {
+    Backend(Arc<BackendClient>),
+    /// There is no backend.
+    Archive(Archive),
 }
 
 /// What the backend says of an answer to us alone.
@@ -57,15 +66,20 @@ struct Upshot<'a> {
 }
 
 impl Journal {
-    /// Opens the spool, whose records `backend` is to have, and lets `metrics` show what is in it.
+    /// Opens the spool, whose records `backend` is to have, or else an archive, and lets `metrics` show
+    /// what is in it.
     pub(crate) fn open(
         config: &Config,
-        backend: Arc<BackendClient>,
+        backend: Option<Arc<BackendClient>>,
         metrics: &Metrics,
     ) -> Result<Arc<Self>, StartError> {
         let spool = Arc::new(Spool::open(config.spool.clone()).map_err(StartError::Spool)?);
         metrics.include(Figures::new(Arc::clone(&spool))?)?;
-        Ok(Arc::new(Self { spool, backend }))
+        let destination = match backend {
+            Some(backend) => Destination::Backend(backend),
+            None => Destination::Archive(Archive::open(&config.archive)?),
+        };
+        Ok(Arc::new(Self { spool, destination }))
     }
 
     /// Rejects what `caller` wants where it could not be written down. What strangers do is not
@@ -115,7 +129,8 @@ impl Journal {
         if aside.is_recorded || status.is_informational() {
             return Ok(());
         }
-        let event = event_of(exchange.operation, status);
+        let operation = exchange.asked.as_ref().and_then(Asked::operation);
+        let event = event_of(operation, status);
         let upshot = Upshot { event, status, aside, rejection: None };
         if exchange.caller.is_some() {
             let report = upshot.report(exchange, headers);
@@ -141,9 +156,12 @@ impl Journal {
         self.spool.record_stranger(reason, &Report::new(record, None, personal), Instant::now());
     }
 
-    /// Delivers to the backend until `shutdown` resolves, and then what is left.
+    /// Delivers to the backend, or to the archive, until `shutdown` resolves, and then what is left.
     pub(crate) async fn deliver(&self, shutdown: impl Future<Output = ()>) {
-        self.spool.run(&*self.backend, shutdown).await;
+        match &self.destination {
+            Destination::Backend(backend) => self.spool.run(&**backend, shutdown).await,
+            Destination::Archive(archive) => self.spool.run(archive, shutdown).await,
+        }
     }
 }
 
@@ -180,21 +198,23 @@ impl Upshot<'_> {
     /// and nothing else of it is kept: no query, no path, no body.
     fn report(self, exchange: &Exchange, headers: &HeaderMap<HeaderValue>) -> Report {
         let caller = exchange.caller.as_deref();
-        let audited = exchange.operation.and_then(Operation::audited);
+        let asked = exchange.asked.as_ref();
+        let operation = asked.and_then(Asked::operation);
+        let audited = operation.and_then(Operation::audited);
         let record = Record {
             severity: severity_of(self.status),
             subject: caller.map(|caller| caller.user),
             owner: self.aside.owner.or(exchange.owner),
             credential: caller.map(|caller| (caller.presented.kind(), caller.presented.id())),
             session: caller.and_then(|caller| caller.presented.session()),
-            operation: exchange.operation,
+            operation,
             action: audited.and_then(|(_, action, _)| action),
             status: Some(self.status.as_u16()),
             success: !is_refusal(self.status),
             resource: audited.map(|(_, _, resource)| resource),
             namespace: caller.and_then(|caller| caller.namespace.clone()),
             description: self.rejection.map(Rejection::to_string),
-            metadata: self.rejection.map(|rejection| json!({ "code": rejection.code() })),
+            metadata: self.metadata(exchange),
             ..record(exchange.id, self.event)
         };
         let agent = headers.get(USER_AGENT);
@@ -204,6 +224,22 @@ impl Upshot<'_> {
             username: None,
         };
         Report::new(record, self.aside.resource, personal)
+    }
+}
+
+impl Upshot<'_> {
+    /// Why it was refused, if it was, and by which route and method it was asked, if by one: as the
+    /// settings name them, since no operation does.
+    fn metadata(&self, exchange: &Exchange) -> Option<Value> {
+        let mut told = Map::new();
+        if let Some(rejection) = self.rejection {
+            told.insert("code".to_owned(), rejection.code().into());
+        }
+        if let Some(route) = exchange.asked.as_ref().and_then(Asked::route) {
+            told.insert(Route::NAME.to_owned(), route.path.as_str().into());
+            told.insert("method".to_owned(), exchange.arrival.method.into());
+        }
+        (!told.is_empty()).then(|| told.into())
     }
 }
 
@@ -283,7 +319,7 @@ pub(crate) mod tests {
         settings.audit.spool.folder = folder.path().join("spool");
         change(&mut settings);
         let config = Config::new(&settings, &environment()).unwrap();
-        Journal::open(&config, client(&config), metrics).unwrap()
+        Journal::open(&config, Some(client(&config)), metrics).unwrap()
     }
 
     /// Exchanges that happen, and what is written down of them.
@@ -310,7 +346,7 @@ pub(crate) mod tests {
         fn asked(&self, operation: Operation, caller: Option<i64>) -> Exchange {
             let mut exchange = self.exchanges.begin();
             exchange.client = Some([192, 0, 2, 1].into());
-            exchange.operation = Some(operation);
+            exchange.asked = Some(operation.into());
             exchange.caller = caller.map(|user| Arc::new(identity(user)));
             exchange
         }

@@ -2,11 +2,14 @@
 //!
 //! A client arrives at `listener.rs` and is handed to Pingora's engine, whose phases
 //! `proxy.rs` lists. `pipeline.rs` decides what becomes of each request: it is one function, and
-//! every check is in it, in order. `forward.rs` prepares a request for the backend, `respond.rs`
-//! answers in its place, and what came of it hangs on the `Exchange`.
+//! every check is in it, in order. `forward.rs` prepares a request for the backend, or for a service
+//! behind a configured route, `respond.rs` answers in its place, and what came of it hangs on the
+//! `Exchange`.
 
 mod access_log;
 mod api_keys;
+mod archive;
+mod asked;
 mod authn;
 mod authz;
 mod backend;
@@ -42,6 +45,7 @@ mod tally;
 mod target;
 mod upload;
 
+pub use archive::ArchiveOpenError;
 pub use config::Config;
 pub use gateway::{Gateway, Reins, StartError};
 pub use listener::CertificateError;

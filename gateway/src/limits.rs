@@ -10,7 +10,7 @@ use std::{
 };
 
 use governor::Quota;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use memoric_contract::{Identity, LimitClass, Network, Operation, UserId};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -139,6 +139,19 @@ impl Limits {
         } else {
             deposit.keep(now);
         }
+    }
+
+    /// Charges whoever asks a service, once for asking and once for reading, or for writing where the
+    /// `method` may change something.
+    pub(crate) fn charge_route(
+        &self,
+        identity: &Identity,
+        method: &Method,
+    ) -> Result<Charged, Rejection> {
+        let asking = self.identities.charge(&identity.user)?;
+        let ledger = if method.is_safe() { &self.reads } else { &self.writes };
+        let doing = ledger.charge(&Payer::User(identity.user))?;
+        Ok(Charged { budget: Budget::tightest([Some(asking), Some(doing)]), deposit: None })
     }
 
     /// Forgets, now and then, whoever has earned back everything.
@@ -290,6 +303,17 @@ mod tests {
             let told = charge(health).unwrap().unwrap();
             assert_eq!(told.name, "identity", "it was charged for before");
         }
+    }
+
+    #[test]
+    fn a_service_is_asked_at_the_expense_of_reads_or_of_writes() {
+        let limits = Limits::new(&config::Limits { identity: quota(100), ..quotas(1, 1000) });
+        let charge = |method| limits.charge_route(&somebody(7, Role::User), &method);
+
+        assert_eq!(charge(Method::GET).unwrap().budget.unwrap().name, "read");
+        assert!(charge(Method::HEAD).is_err() && charge_user(&limits, Operation::ShowMe).is_err());
+        assert_eq!(charge(Method::POST).unwrap().budget.unwrap().name, "write");
+        assert!(charge(Method::DELETE).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
@@ -152,9 +152,8 @@ impl Sealed {
     /// Pingora verifies the certificate and its name unless it is given no name.
     fn peer(&self) -> HttpPeer {
         // The host is looked up when it is connected to; Pingora takes this address for any.
-        let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let mut peer =
-            HttpPeer::new_mtls(anywhere, self.name.to_str().into(), Arc::clone(&self.shown));
+            HttpPeer::new_mtls(ANYWHERE, self.name.to_str().into(), Arc::clone(&self.shown));
         peer.options.ca = Some(Arc::clone(&self.authorities));
         peer
     }
@@ -183,8 +182,16 @@ impl L4Connect for Authority {
 }
 
 fn unreachable(error: io::Error) -> Box<Error> {
-    Error::because(ErrorType::ConnectError, "the backend", error)
+    Error::because(ErrorType::ConnectError, "nobody is there", error)
 }
+
+/// Connects by TCP to whom `authority` names, as often as Pingora wants a connection.
+pub(crate) fn opener(authority: &str) -> Arc<dyn L4Connect + Send + Sync> {
+    Arc::new(Authority(authority.to_owned()))
+}
+
+/// Stands for the address of a host that is known by name.
+pub(crate) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How Pingora spells the version.
 const TLS13: &str = "TLSv1_3";

@@ -13,7 +13,7 @@ use prometheus::{
     Registry, Result, TextEncoder, core::Collector,
 };
 
-use crate::exchange::Exchange;
+use crate::{asked::Asked, exchange::Exchange};
 
 /// The gateway's own registry, and the hands that write to it.
 pub(crate) struct Metrics {
@@ -144,7 +144,7 @@ impl Metrics {
 
     /// Counts an exchange that has ended.
     pub(crate) fn count(&self, exchange: &Exchange, took: Duration) {
-        let operation = exchange.operation.map_or(NONE, |operation| operation.name());
+        let operation = exchange.asked.as_ref().map_or(NONE, Asked::name);
         let outcome = exchange.outcome.name();
         let code = exchange.code.unwrap_or(NONE);
         let labels = match &exchange.status {

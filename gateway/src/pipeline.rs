@@ -7,11 +7,12 @@ use std::{
 };
 
 use http::StatusCode;
-use memoric_contract::{AnsweredBy, Identity, Operation, UserId};
+use memoric_contract::{AnsweredBy, Demands, Identity, Operation};
 use pingora::proxy::Session;
 
 use crate::{
-    api_keys::ApiKeys,
+    api_keys::{ApiKeys, memory::UNKNOWN},
+    asked::Asked,
     authn::{self, Authenticator, Disbelief, TokenDigest},
     authz::{self, Permit},
     clock::now,
@@ -22,12 +23,12 @@ use crate::{
     framing,
     issuers::Issuers,
     journal::Journal,
-    limits::{Budget, Limits},
+    limits::{Budget, Charged, Limits},
     names::Names,
     rejection::Rejection,
     request::Request,
     revocation::Revocations,
-    routes::{self, Routes},
+    routes::Routes,
     seats::Seats,
     target::Target,
     upload::{self, Part},
@@ -41,7 +42,8 @@ pub(crate) struct Pipeline {
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) authenticator: Arc<Authenticator>,
     issuers: Issuers,
-    api_keys: ApiKeys,
+    /// Where there is a backend that knows whose they are.
+    api_keys: Option<ApiKeys>,
     journal: Arc<Journal>,
     bounds: Bounds,
     pub(crate) pace: Pace,
@@ -66,7 +68,7 @@ impl Pipeline {
         limits: Arc<Limits>,
         revocations: Arc<Revocations>,
         issuers: Issuers,
-        api_keys: ApiKeys,
+        api_keys: Option<ApiKeys>,
         journal: Arc<Journal>,
     ) -> Self {
         Self {
@@ -80,7 +82,7 @@ impl Pipeline {
             authenticator,
             bounds: config.bounds,
             pace: config.pace(),
-            routes: Routes::new(),
+            routes: Routes::new(&config.routes, config.backend.is_some()),
             seats: Seats::new(config.in_flight),
         }
     }
@@ -100,52 +102,74 @@ impl Pipeline {
         framing::check(request, self.bounds)?;
         self.names.ensure_ours(request)?;
         let target = Target::parse(request.target())?;
-        let operation = self.routes.find(request.method(), &target);
-        let charged = operation.as_ref().ok().copied();
+        let asked = self.routes.find(request.method(), &target);
+        let charged = asked.as_ref().ok().and_then(Asked::operation);
         exchange.budget = Some(self.limits.charge_client(request.client, charged)?);
         if cors::is_preflight(request) {
-            let methods = routes::methods(&target)?;
+            let methods = self.routes.methods(&target)?;
             return self.cors.preflight(request, &methods).map(Decision::Preflight);
         }
-        let operation = operation?;
-        exchange.operation = Some(operation);
+        let asked = asked?;
+        exchange.asked = Some(asked.clone());
         self.cors.ensure_allowed(request)?;
 
         // Who is asking?
-        let identity = self.identify(request, operation, exchange).await?;
+        let identity = self.identify(request, asked.demands(), exchange).await?;
         if let Some(identity) = &identity {
             exchange.caller = Some(Arc::clone(identity));
             self.revocations.ensure_live(identity).await?;
         }
-        let charged =
-            self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
+        let charged = self.charge(identity.as_deref(), request, &asked)?;
         exchange.budget = Budget::tightest([exchange.budget, charged.budget]);
         exchange.deposit = charged.deposit;
 
         // May they, is there room, and can it be written down that they did?
-        exchange.owner = authz::named_owner(operation, &target).and_then(UserId::parse);
-        let permit = authz::authorize(identity.as_ref(), operation, target)?;
-        framing::check_body(request, operation)?;
+        exchange.owner = asked.owner(&target);
+        let permit = authz::authorize(identity.as_ref(), asked, target)?;
+        framing::check_body(request, permit.asked())?;
         self.journal.ensure_room(permit.caller())?;
-        Ok(match operation.answered_by() {
-            AnsweredBy::Gateway => Decision::Answer(operation),
-            AnsweredBy::Backend => {
-                exchange.seat = Some(self.seats.take(request.client, permit.caller())?);
-                Decision::Forward(permit)
+        match permit.asked().operation() {
+            Some(operation) if operation.answered_by() == AnsweredBy::Gateway => {
+                Ok(Decision::Answer(operation))
             }
-        })
+            _ => {
+                exchange.seat = Some(self.seats.take(request.client, permit.caller())?);
+                Ok(Decision::Forward(permit))
+            }
+        }
     }
 
-    /// Who asks, verified; `None` where `operation` is for strangers.
+    /// Charges whoever asks for what is `asked`.
+    fn charge(
+        &self,
+        identity: Option<&Identity>,
+        request: &Request<'_>,
+        asked: &Asked,
+    ) -> Result<Charged, Rejection> {
+        match (asked, identity) {
+            (Asked::Operation(operation), identity) => {
+                self.limits.charge_operation(identity, request.client, *operation)
+            }
+            (Asked::Route(_), Some(identity)) => {
+                self.limits.charge_route(identity, request.method())
+            }
+            (Asked::Route(_), None) => Err(Rejection::NoCredential),
+        }
+    }
+
+    /// Who asks, verified; `None` where what is asked `demands` no access.
     async fn identify(
         &self,
         request: &Request<'_>,
-        operation: Operation,
+        demands: Demands,
         exchange: &mut Exchange,
     ) -> Result<Option<Arc<Identity>>, Rejection> {
-        let verified = match Credential::read(request.headers(), operation.demands())? {
+        let verified = match Credential::read(request.headers(), demands)? {
             Credential::AccessToken(token) => self.believe(token, (request.client, now())).await,
-            Credential::ApiKey(key) => self.api_keys.verify(key, request.client, now()).await,
+            Credential::ApiKey(key) => match &self.api_keys {
+                Some(api_keys) => api_keys.verify(key, request.client, now()).await,
+                None => Err(UNKNOWN),
+            },
             Credential::Nothing | Credential::RefreshToken => return Ok(None),
         };
         verified.map(Some).map_err(|disbelief| exchange.disbelieve(disbelief))
@@ -170,7 +194,8 @@ impl Pipeline {
 
     /// Judges by the `status` of the backend's answer whether an attempt was a guess.
     pub(crate) fn settle(&self, exchange: &mut Exchange, status: StatusCode) {
-        if let Some((deposit, operation)) = exchange.deposit.as_mut().zip(exchange.operation)
+        let operation = exchange.asked.as_ref().and_then(Asked::operation);
+        if let Some((deposit, operation)) = exchange.deposit.as_mut().zip(operation)
             && !status.is_informational()
         {
             self.limits.settle(deposit, operation, status);
@@ -187,7 +212,7 @@ impl Pipeline {
         session: &Session,
         exchange: &mut Exchange,
     ) -> Result<(), Rejection> {
-        let taken = exchange.operation.map_or(0, |operation| operation.takes().most());
+        let taken = exchange.asked.as_ref().map_or(0, Asked::most_body);
         let limits = (taken.min(self.bounds.body_bytes), self.pace);
         let upload = &mut exchange.upload;
         let received = upload.receive(part, upload::declared(session), limits, Instant::now());

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Version, header::EXPECT};
 use memoric_config::schema::Check;
-use memoric_contract::{AssertionKey, Operation, api_key::CheckKey};
+use memoric_contract::{Operation, api_key::CheckKey};
 use pingora::{
     Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader, StatusCode},
@@ -18,22 +18,24 @@ use serde_json::Value;
 
 use crate::{
     api_keys::ApiKeys,
+    asked::Asked,
     authn::Authenticator,
     authz::Permit,
     backend::BackendClient,
-    config::{Config, TrustedProxies},
+    config::{self, Config, TrustedProxies},
     exchange::{Exchange, Exchanges, Outcome},
     forward::{Forward, fault, is_answered, rejection_for},
     gateway::Background,
-    health::{Features, Health},
+    health::{Features, Health, Needs},
     issuers::Issuers,
     journal::Aside,
     limits::Limits,
+    metrics::Metrics,
     pipeline::{Decision, Pipeline},
     rejection::Rejection,
     request::{self, Request},
     respond,
-    revocation::{Courier, Feed, Lookup, Revocations},
+    revocation::{Courier, Feed, Lookup, Revocations, SoleCopy},
     upload::Part,
 };
 
@@ -52,46 +54,36 @@ impl Proxy {
     pub(crate) fn new(
         config: &Config,
         authenticator: Arc<Authenticator>,
-        backend: Arc<BackendClient>,
+        backend: Option<Arc<BackendClient>>,
         exchanges: Arc<Exchanges>,
         background: &Background,
-    ) -> Self {
-        let key = AssertionKey::new(*config.assertion_key.expose());
-        let forward = Forward::new(Arc::clone(backend.link()), key, config.timeouts);
-        let metrics = Arc::clone(exchanges.metrics());
-        let metrics_of_issuers = Arc::clone(&metrics);
-        let lookup = match config.revocation_check {
-            Check::List => None,
-            Check::Lookup => Some(Lookup::new(Arc::clone(&config.redis))),
-        };
-        let revocations =
-            Arc::new(Revocations::new(Arc::clone(&backend), lookup, Arc::clone(&metrics)));
+    ) -> Result<Self> {
+        let metrics = exchanges.metrics();
+        let (revocations, needs) = follow(config, backend.as_ref(), metrics, background);
         let limits = Arc::new(Limits::new(&config.limits));
         let features =
             Features { metrics: config.metrics.is_some(), cors: !config.cors.origins.is_empty() };
-        let redis = Arc::clone(&config.redis);
         let journal = Arc::clone(exchanges.journal());
-        let health =
-            Health::new(Arc::clone(&backend), redis, Arc::clone(&journal), metrics, features);
+        let health = Health::new(needs, Arc::clone(&journal), Arc::clone(metrics), features);
         let health = Arc::new(health);
 
         let issuers = Issuers::new(
             &config.issuers,
             Arc::clone(&authenticator),
-            Arc::clone(&backend),
-            (Arc::clone(&revocations), &metrics_of_issuers),
+            backend.clone(),
+            (Arc::clone(&revocations), metrics),
         );
         issuers.follow(background);
-        let check = CheckKey::new(*config.check_key.expose());
-        let api_keys = ApiKeys::new(check, Arc::clone(&backend), Arc::clone(&revocations));
-        background.spawn(Feed { revocations: Arc::clone(&revocations), backend }.run());
-        let redis = Arc::clone(&config.redis);
-        background.spawn(async move { redis.keep().await });
-        background.spawn(Courier::new(&config.redis, &revocations).run());
+        let keys = |(shared, backend): (&config::Backend, &Arc<BackendClient>)| {
+            let check = CheckKey::new(*shared.check_key.expose());
+            ApiKeys::new(check, Arc::clone(backend), Arc::clone(&revocations))
+        };
+        let api_keys = config.backend.as_ref().zip(backend.as_ref()).map(keys);
+        let forward = Forward::new(backend, &config.routes, config.timeouts)?;
         let (tidied, watched) = (Arc::clone(&limits), Arc::clone(&health));
         background.spawn(async move { tidied.tidy().await });
         background.spawn(async move { watched.watch().await });
-        Self {
+        Ok(Self {
             pipeline: Pipeline::new(
                 config,
                 authenticator,
@@ -106,7 +98,7 @@ impl Proxy {
             exchanges,
             proxies: config.proxies.clone(),
             is_tls_only: config.is_tls_only,
-        }
+        })
     }
 
     /// What the gateway answers by itself.
@@ -197,9 +189,8 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
-        permit(exchange)?;
         exchange.upstream.asked();
-        self.forward.peer()
+        self.forward.peer(permit(exchange)?)
     }
 
     async fn connected_to_upstream(
@@ -209,9 +200,9 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         _: RawFd,
         digest: Option<&Digest>,
-        _: &mut Exchange,
+        exchange: &mut Exchange,
     ) -> Result<()> {
-        self.forward.ensure_fit(digest)
+        self.forward.ensure_fit(permit(exchange)?, digest)
     }
 
     async fn upstream_request_filter(
@@ -240,8 +231,17 @@ impl ProxyHttp for Proxy {
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
-        self.pipeline.revocations.heed(&head.headers);
-        let aside = Aside::of(&head.headers);
+        // What the backend alone may tell us nobody else is heard to say.
+        let aside = match permit(exchange)?.asked() {
+            Asked::Operation(_) => {
+                self.pipeline.revocations.heed(&head.headers);
+                Aside::of(&head.headers)
+            }
+            Asked::Route(_) => {
+                respond::take_out_of_service(head);
+                Aside::default()
+            }
+        };
         respond::take_out(head);
         self.pipeline.settle(exchange, head.status);
         respond::sign_off(head, exchange)?;
@@ -305,6 +305,34 @@ impl ProxyHttp for Proxy {
     }
 }
 
+/// Learns what was revoked: from the backend, and sooner by Redis, or from Redis alone.
+fn follow(
+    config: &Config,
+    backend: Option<&Arc<BackendClient>>,
+    metrics: &Arc<Metrics>,
+    background: &Background,
+) -> (Arc<Revocations>, Needs) {
+    let redis = Arc::clone(&config.redis);
+    background.spawn(async move { redis.keep().await });
+    let Some(backend) = backend.map(Arc::clone) else {
+        let sole = Arc::new(SoleCopy::new(Arc::clone(&config.redis), Arc::clone(metrics)));
+        let watched = Arc::clone(&sole);
+        background.spawn(async move { watched.watch().await });
+        let revocations = Revocations::alone(Arc::clone(&sole), Arc::clone(metrics));
+        return (Arc::new(revocations), Needs::Redis(sole));
+    };
+    let lookup = match config.revocation_check {
+        Check::List => None,
+        Check::Lookup => Some(Lookup::new(Arc::clone(&config.redis))),
+    };
+    let revocations = Revocations::new(Arc::clone(&backend), lookup, Arc::clone(metrics));
+    let revocations = Arc::new(revocations);
+    let feed = Feed { revocations: Arc::clone(&revocations), backend: Arc::clone(&backend) };
+    background.spawn(feed.run());
+    background.spawn(Courier::new(&config.redis, &revocations).run());
+    (revocations, Needs::Backend(backend, Arc::clone(&config.redis)))
+}
+
 /// The permit that this exchange won, without which nothing is forwarded.
 fn permit(exchange: &Exchange) -> Result<&Permit> {
     exchange.permit.as_ref().ok_or_else(|| fault("forwarding without a permit"))
@@ -358,9 +386,10 @@ mod tests {
         Proxy::new(
             &config,
             authenticator,
-            client(&config),
+            Some(client(&config)),
             Exchanges::new(metrics, journal).unwrap(),
             &Background::new(),
         )
+        .unwrap()
     }
 }

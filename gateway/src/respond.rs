@@ -21,6 +21,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
+    asked::Asked,
     cors::{ALLOWED_HEADERS, AllowedOrigin, Preflight},
     exchange::{Exchange, Outcome},
     forward::{INTERNAL_PREFIX, REQUEST_ID},
@@ -102,7 +103,8 @@ pub(crate) async fn answer(
     exchange.outcome = Outcome::Answered;
     let mut head = ResponseHeader::build(status, None)?;
     head.insert_header(CONTENT_TYPE, "application/json")?;
-    if exchange.operation == Some(Operation::ShowSigningKeys) {
+    let asked = exchange.asked.as_ref().and_then(Asked::operation);
+    if asked == Some(Operation::ShowSigningKeys) {
         head.insert_header(CACHE_CONTROL, KEYS_LIFE)?;
     }
     write(session, exchange, head, body.to_string().into()).await
@@ -132,6 +134,14 @@ pub(crate) fn take_out(head: &mut ResponseHeader) {
     };
     let internal: Vec<_> = head.headers.keys().filter(is_internal).cloned().collect();
     for name in internal.iter().chain([&SERVER]) {
+        head.remove_header(name);
+    }
+}
+
+/// Takes out of a service's answer what it would tell browsers in our name: where else we are and how
+/// we are reached, and what to bring along next time, which would not reach it.
+pub(crate) fn take_out_of_service(head: &mut ResponseHeader) {
+    for name in OURS_TO_TELL {
         head.remove_header(name);
     }
 }
@@ -239,6 +249,17 @@ fn tell_budget(head: &mut ResponseHeader, budget: Budget) -> Result<()> {
 
 /// We serve data, and nothing that a browser should run or frame.
 const NOTHING_ACTIVE: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// What no service says for us.
+const OURS_TO_TELL: [&str; 7] = [
+    "alt-svc",
+    "clear-site-data",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+    "via",
+    "x-powered-by",
+];
 
 /// What a page may read of an answer besides its body.
 const EXPOSED: &str = "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy";

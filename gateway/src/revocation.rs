@@ -2,11 +2,13 @@
 //!
 //! The truth is the backend's; the [`feed`] brings it here, and Redis as a courier brings it
 //! sooner. What is here is a list in memory, and the moment at which it was known to be complete.
+//! Where there is no backend the truth is Redis', which is then asked about every request.
 
 mod courier;
 mod feed;
 mod list;
 mod lookup;
+mod sole;
 
 use std::{
     sync::Arc,
@@ -22,15 +24,21 @@ use memoric_contract::{
 use self::list::List;
 use crate::{backend::BackendClient, metrics::Metrics, rejection::Rejection};
 
-pub(crate) use self::{courier::Courier, feed::Feed, lookup::Lookup};
+pub(crate) use self::{courier::Courier, feed::Feed, lookup::Lookup, sole::SoleCopy};
 
 /// Knows which credentials were revoked.
 pub(crate) struct Revocations {
     list: List,
-    /// Where Redis is asked as well.
-    lookup: Option<Lookup>,
-    backend: Arc<BackendClient>,
+    truth: Truth,
     metrics: Arc<Metrics>,
+}
+
+/// Who has the last word about what was revoked.
+enum Truth {
+    /// The backend; where there is a look-up, Redis is asked as well.
+    Backend(Arc<BackendClient>, Option<Lookup>),
+    /// Redis: there is no backend.
+    Redis(Arc<SoleCopy>),
 }
 
 impl Revocations {
@@ -39,7 +47,12 @@ impl Revocations {
         lookup: Option<Lookup>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { list: List::default(), lookup, backend, metrics }
+        Self { list: List::default(), truth: Truth::Backend(backend, lookup), metrics }
+    }
+
+    /// Where there is no backend, so that Redis is asked about every request.
+    pub(crate) fn alone(redis: Arc<SoleCopy>, metrics: Arc<Metrics>) -> Self {
+        Self { list: List::default(), truth: Truth::Redis(redis), metrics }
     }
 
     /// Rejects an identity whose credential was revoked.
@@ -47,33 +60,24 @@ impl Revocations {
     /// Not knowing counts as revoked: where the list may be incomplete, or Redis is to be asked and
     /// does not answer, the backend is asked, and where it does not answer nobody comes in.
     pub(crate) async fn ensure_live(&self, identity: &Identity) -> Result<(), Rejection> {
+        let (backend, lookup) = match &self.truth {
+            Truth::Backend(backend, lookup) => (backend, lookup.as_ref()),
+            Truth::Redis(redis) => return redis.ensure_live(identity).await,
+        };
         // Asked first: what makes the list complete after it was read says nothing about that.
         let is_complete = self.list.is_complete(Instant::now(), TRUSTED);
         if self.list.revokes(identity) {
             return Err(Rejection::Revoked);
         }
-        if is_complete && self.is_clear(identity).await? {
+        if is_complete && is_clear(identity, lookup).await? {
             return Ok(());
         }
-        match self.backend.is_live(identity).await {
+        match backend.is_live(identity).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Rejection::Revoked),
             Err(error) => {
                 tracing::debug!(%error, "revocations cannot be read");
                 Err(Rejection::RevocationsUnavailable)
-            }
-        }
-    }
-
-    /// Whether Redis, where it is to be asked, knows nothing against `identity`.
-    async fn is_clear(&self, identity: &Identity) -> Result<bool, Rejection> {
-        let Some(lookup) = &self.lookup else { return Ok(true) };
-        match lookup.revokes(identity).await {
-            Ok(false) => Ok(true),
-            Ok(true) => Err(Rejection::Revoked),
-            Err(error) => {
-                tracing::debug!(%error, "the backend is asked in place of redis");
-                Ok(false)
             }
         }
     }
@@ -115,6 +119,19 @@ impl Revocations {
     /// Forgets what has ended by itself by `now`, in epoch seconds.
     pub(super) fn forget_expired(&self, now: u64) {
         self.list.forget_expired(now);
+    }
+}
+
+/// Whether Redis, where it is to be asked, knows nothing against `identity`.
+async fn is_clear(identity: &Identity, lookup: Option<&Lookup>) -> Result<bool, Rejection> {
+    let Some(lookup) = lookup else { return Ok(true) };
+    match lookup.revokes(identity).await {
+        Ok(false) => Ok(true),
+        Ok(true) => Err(Rejection::Revoked),
+        Err(error) => {
+            tracing::debug!(%error, "the backend is asked in place of redis");
+            Ok(false)
+        }
     }
 }
 

@@ -274,7 +274,7 @@ fn take_lock(folder: &Path) -> Result<File, SpoolOpenError> {
 }
 
 /// Makes `folder`, or makes it ours alone: what is in it tells people apart.
-fn make_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     fs::set_permissions(folder, Permissions::from_mode(0o700))
 }

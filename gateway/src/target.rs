@@ -103,8 +103,9 @@ fn canonical_path(path: &[u8]) -> Result<String, Rejection> {
 }
 
 fn check_segment(segment: &str) -> Result<(), Rejection> {
-    match segment {
-        "" => Err(Rejection::Ambiguous("The path has an empty segment")),
+    // What stands behind a semicolon some servers drop before they look (RFC 3986, section 3.3).
+    match segment.split(';').next().unwrap_or_default() {
+        "" if segment.is_empty() => Err(Rejection::Ambiguous("The path has an empty segment")),
         "." | ".." => Err(Rejection::Ambiguous("The path has a dot segment")),
         _ => Ok(()),
     }
@@ -212,6 +213,8 @@ mod tests {
             ("/auth/users/%c3%a9", "/auth/users/%C3%A9"),
             ("/auth/users/a\u{e9}", "/auth/users/a%C3%A9"),
             ("/auth/users/a:b@c", "/auth/users/a:b@c"),
+            ("/auth/users/a..;b", "/auth/users/a..;b"),
+            ("/auth/users/...;b", "/auth/users/...;b"),
             ("/auth/users/100%25", "/auth/users/100%25"),
             ("/memories?thread_id=a%2Fb&x", "/memories?thread_id=a%2Fb&x"),
             ("http://a.example/memories?top_k=3", "/memories?top_k=3"),
@@ -244,6 +247,10 @@ mod tests {
             "/a/../memories",
             "/a/%2e%2e/memories",
             "/%2e",
+            "/a/..;/memories",
+            "/a/..;x=1/memories",
+            "/a/.%3b/memories",
+            "/a/%2e%2e%3bx",
             "//memories",
             "/memories//",
             "/a//b",

@@ -1,4 +1,4 @@
-//! A memory on its way, but for its last byte.
+//! A body on its way, but for its last byte.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,15 +8,20 @@ use tokio::{
     time::timeout,
 };
 
-/// A memory that is being sent over HTTP/1.1, but for its last byte.
+/// JSON that is being sent over HTTP/1.1, but for its last byte.
 pub struct Upload(TcpStream);
 
 impl Upload {
-    /// Begins at `address`, and waits until the gateway has asked for the body.
+    /// Begins to send a memory to `address`, and waits until the gateway has asked for the body.
     pub async fn begin(address: SocketAddr, token: &str) -> Self {
+        Self::begin_at(address, "/memories", token).await
+    }
+
+    /// The same at another `path`.
+    pub async fn begin_at(address: SocketAddr, path: &str, token: &str) -> Self {
         let client = TcpStream::connect(address).await.expect("somebody listens");
         let head = format!(
-            "POST /memories HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\nContent-Length: 15\r\nExpect: 100-continue\r\n\r\n"
         );
         let mut upload = Self(client);

@@ -2,6 +2,7 @@
 
 mod clients;
 mod requests;
+mod services;
 
 use std::{
     collections::HashSet,

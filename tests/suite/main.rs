@@ -11,6 +11,7 @@ mod authorization;
 mod bounds;
 mod channel;
 mod cors;
+mod edge_alone;
 mod encryption;
 mod fairness;
 mod framing;

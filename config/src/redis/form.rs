@@ -37,6 +37,15 @@ impl Form {
         Ok(form)
     }
 
+    /// The setting that says where it is.
+    pub(super) const fn setting(&self) -> &'static str {
+        match self {
+            Self::Server(_) => URL,
+            Self::Master(..) => "redis.sentinels",
+            Self::Cluster(_) => "redis.cluster",
+        }
+    }
+
     /// Whether it is spoken to by TLS.
     pub(super) fn is_tls(&self) -> bool {
         match self {

@@ -14,6 +14,8 @@ pub struct Audit {
     pub durability: Durability,
     /// Where records wait for the backend.
     pub spool: Spool,
+    /// A folder in which they rest where there is no backend.
+    pub archive: PathBuf,
     /// How many refusals of strangers are recorded one by one, for each reason and network.
     pub strangers: Quota,
     /// How many of them are, for all reasons and networks together.
@@ -50,6 +52,7 @@ impl Default for Audit {
         Self {
             durability: Durability::Group,
             spool: Spool::default(),
+            archive: PathBuf::from("/var/lib/memoric/archive"),
             strangers: Quota { per_second: 1.0, burst: 60 },
             strangers_total: Quota { per_second: 20.0, burst: 2000 },
         }

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{channel::ChannelTls, seconds::Seconds};
+use super::{channel::ChannelTls, route::Route, seconds::Seconds};
 use crate::address;
 
 /// The edge.
@@ -35,12 +35,14 @@ pub struct Gateway {
     #[serde(deserialize_with = "address::required")]
     pub metrics: SocketAddr,
     /// Where the backend listens: `unix:/path`, a loopback `http://address:port`, or
-    /// `https://host:port`.
+    /// `https://host:port`. `none`: there is no backend.
     pub backend: String,
     /// The uid that must run the backend; null is the gateway's own.
     pub backend_uid: Option<u32>,
     /// How the two prove themselves over `https`. The name is the host's where none is given.
     pub backend_tls: ChannelTls,
+    /// Paths that other services answer.
+    pub routes: Vec<Route>,
     /// Worker threads; 0 is one per core.
     pub threads: usize,
     /// Seconds in which running requests may end after a stop.
@@ -169,6 +171,13 @@ pub struct InFlight {
     pub per_identity: usize,
 }
 
+impl Gateway {
+    /// Whether there is a backend at all.
+    pub fn has_backend(&self) -> bool {
+        self.backend != NO_BACKEND
+    }
+}
+
 impl Default for Gateway {
     fn default() -> Self {
         Self {
@@ -183,6 +192,7 @@ impl Default for Gateway {
             backend: "unix:/run/memoric/backend.sock".to_owned(),
             backend_uid: None,
             backend_tls: ChannelTls::default(),
+            routes: Vec::new(),
             threads: 0,
             grace: Seconds::whole(30),
             limits: Limits::default(),
@@ -238,6 +248,9 @@ impl Default for InFlight {
         Self { total: 1024, per_address: 256, per_identity: 64 }
     }
 }
+
+/// What stands where the backend's place would.
+const NO_BACKEND: &str = "none";
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)

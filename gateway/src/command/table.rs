@@ -1,6 +1,10 @@
 //! Who may do what, as a person reads it.
 
+use std::sync::Arc;
+
 use memoric_contract::{Demands, Operation, Permission, Role};
+
+use crate::{config::Route, routes::is_served};
 
 /// Every permission, and which role has it.
 pub(super) fn permissions() -> String {
@@ -13,16 +17,33 @@ pub(super) fn permissions() -> String {
     aligned(std::iter::once(head.collect()).chain(rows).collect())
 }
 
-/// Every operation, what a caller must be allowed, and what besides where it is about another user.
-pub(super) fn operations() -> String {
+/// Every operation that is there, what a caller must be allowed, and what besides where it is about another user.
+pub(super) fn operations(has_backend: bool) -> String {
     let head = ["operation", "request", "permission", "for another user"];
-    let rows = Operation::ALL.into_iter().map(|operation| {
+    let served = Operation::ALL.into_iter().filter(|each| is_served(*each, has_backend));
+    let rows = served.map(|operation| {
         let request = format!("{} {}", operation.method(), operation.path());
         let besides = operation.needs_for_another().map_or("-", Permission::name);
         vec![operation.name().to_owned(), request, needs(operation), besides.to_owned()]
     });
     let head = head.map(str::to_owned).to_vec();
     aligned(std::iter::once(head).chain(rows).collect())
+}
+
+/// Every configured route, who answers there, and who may ask. Nothing where there are none.
+pub(super) fn routes(routes: &[Arc<Route>]) -> String {
+    let head = ["route", "methods", "roles", "body", "service"];
+    let rows = routes.iter().map(|route| {
+        let roles: Vec<_> = route.roles.iter().map(|role| role.name()).collect();
+        let roles = if roles.is_empty() { "any role".to_owned() } else { roles.join(", ") };
+        let (methods, body) = (route.methods.join(", "), route.body_bytes.to_string());
+        vec![route.path.clone(), methods, roles, body, route.service.to_string()]
+    });
+    let rows: Vec<_> = rows.collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => aligned([vec![head.map(str::to_owned).to_vec()], rows].concat()),
+    }
 }
 
 fn needs(operation: Operation) -> String {
@@ -51,7 +72,25 @@ fn aligned(rows: Vec<Vec<String>>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use memoric_config::schema;
+
     use super::*;
+    use crate::config::tests::{route, written};
+
+    #[test]
+    fn a_route_is_told_with_who_may_ask_whom() {
+        let roles = vec!["user".to_owned(), "admin".to_owned()];
+        let written = schema::Route { roles, ..written("/tools") };
+
+        let table = routes(&[route(written)]);
+
+        assert_eq!(
+            table,
+            "route   methods    roles        body  service\n\
+             /tools  GET, POST  user, admin  1024  127.0.0.1:9, in clear within this machine\n"
+        );
+        assert_eq!(routes(&[]), "");
+    }
 
     #[test]
     fn the_tables_are_those_of_the_contract() {
@@ -67,7 +106,7 @@ users:manage      yes    no    no
 ";
         assert_eq!(permissions(), expected);
 
-        let operations = operations();
+        let operations = operations(true);
         let line = |name: &str| {
             let line = operations.lines().find(|line| line.starts_with(name)).unwrap();
             line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect::<Vec<_>>()
@@ -79,6 +118,7 @@ users:manage      yes    no    no
         );
         assert_eq!(line("show_me"), ["show_me", "GET /auth/me", "any role", "-"]);
         assert_eq!(line("refresh"), ["refresh", "POST /auth/refresh", "a refresh token", "-"]);
+        assert!(!super::operations(false).contains("login"), "there is nobody to log in with");
         assert_eq!(line("login"), ["login", "POST /auth/login", "none", "-"]);
     }
 }

@@ -1,6 +1,11 @@
 //! The way to the backend.
 
-use std::{fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf};
+use std::{
+    fmt,
+    net::SocketAddr,
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+};
 
 use memoric_config::{
     Invalid,
@@ -56,22 +61,33 @@ impl fmt::Display for Channel {
 }
 
 fn unix(path: PathBuf, uid: Option<u32>) -> Result<Channel, Invalid> {
-    if !path.is_absolute() {
-        return Err(invalid("must be unix: and an absolute path"));
-    }
-    if path.as_os_str().len() > SOCKET_PATH {
-        return Err(invalid("is longer than the path of a Unix socket may be (107 bytes)"));
-    }
+    ensure_socket(&path).map_err(invalid)?;
     let uid = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
     Ok(Channel::Unix { path, uid })
 }
 
+/// Says why no Unix socket can be at `path`.
+pub(super) fn ensure_socket(path: &Path) -> Result<(), &'static str> {
+    match path {
+        path if !path.is_absolute() => Err("must be unix: and an absolute path"),
+        path if path.as_os_str().len() > SOCKET_PATH => {
+            Err("is longer than the path of a Unix socket may be (107 bytes)")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The host in an authority that names one and a port.
+pub(super) fn host(authority: &str) -> Option<&str> {
+    let (host, port) = authority.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    port.parse::<NonZeroU16>().ok()?;
+    server_name(host).map(|_| host)
+}
+
 fn tls(authority: &str, written: &schema::ChannelTls) -> Result<Channel, Invalid> {
     let unclear = || invalid("must be https://host:port, and nothing behind it");
-    let (host, port) = authority.rsplit_once(':').ok_or_else(unclear)?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    server_name(host).ok_or_else(unclear)?;
-    port.parse::<NonZeroU16>().map_err(|_| unclear())?;
+    let host = host(authority).ok_or_else(unclear)?;
     let tls = MutualTls::new("gateway.backend_tls", written, "gateway.backend", Some(host))?;
     Ok(Channel::Tls { authority: authority.to_owned(), tls })
 }

@@ -129,7 +129,7 @@ impl House {
         let config = Config::new(&settings, &environment()).unwrap();
 
         let metrics = Arc::new(Metrics::new().unwrap());
-        let journal = Journal::open(&config, client(&config), &metrics).unwrap();
+        let journal = Journal::open(&config, Some(client(&config)), &metrics).unwrap();
         let exchanges = Exchanges::new(Arc::clone(&metrics), journal).unwrap();
         let proxy = Answers(Arc::clone(&exchanges));
         let reception = Reception::new(proxy, &config, exchanges, Arc::clone(&metrics));

@@ -8,6 +8,8 @@ pub(super) struct Maker {
     dice: Dice,
     /// Who can prove who they are, by their ids.
     people: Vec<(i64, String)>,
+    /// Where a service is that all of them are for, in place of operations.
+    service: Option<&'static str>,
 }
 
 /// One request.
@@ -29,12 +31,21 @@ impl Maker {
     pub(super) fn new(series: u64) -> Self {
         let roles = [&[Role::User][..], &[Role::User], &[Role::Readonly], &[Role::Admin], &[]];
         let people = (1..).zip(roles).map(|(id, roles)| (id, token(id, roles))).collect();
-        Self { dice: Dice(series), people }
+        Self { dice: Dice(series), people, service: None }
+    }
+
+    /// The same for the service at `path`.
+    pub(super) fn at_service(path: &'static str, series: u64) -> Self {
+        Self { service: Some(path), ..Self::new(series) }
     }
 
     /// The next one.
     pub(super) fn make(&mut self) -> Made {
-        let operation = *self.dice.pick(&Operation::ALL);
+        let operation = match self.service {
+            None => *self.dice.pick(&Operation::ALL),
+            // Which stand for a read and for a write.
+            Some(_) => *self.dice.pick(&[Operation::RecallMemories, Operation::RememberMemory]),
+        };
         let (method, path) = self.place(operation);
         let (who, mut fields) = self.credential(operation);
         let takes_none = operation.takes() == Takes::Nothing;
@@ -56,7 +67,8 @@ impl Maker {
 
     /// Where `operation` is, most of the time.
     fn place(&mut self, operation: Operation) -> (&'static str, String) {
-        let path = operation.path().replace("{username}", "somebody").replace("{user_id}", "7");
+        let path = self.service.unwrap_or(operation.path());
+        let path = path.replace("{username}", "somebody").replace("{user_id}", "7");
         match self.dice.below(30) {
             0 => ("DELETE", path),
             1 => ("OPTIONS", path),
