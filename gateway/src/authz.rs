@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use memoric_contract::{Caller, CredentialKind, Demands, Identity, Operation, UserId};
+use memoric_contract::{Caller, CredentialKind, Demands, Identity, Operation, PresentedBy, UserId};
 
 use crate::{rejection::Rejection, target::Target};
 
@@ -39,6 +39,12 @@ pub(crate) fn authorize(
             }
             _ => Rejection::UnfitCredential,
         });
+    }
+    // Which of those that say the same it is, only its issuer knows.
+    if matches!(identity.presented, PresentedBy::ForeignToken { is_named: false, .. })
+        && is_about_sessions(operation)
+    {
+        return Err(Rejection::ForeignSession);
     }
     let is_allowed = operation.needs().is_none_or(|needed| identity.may(needed));
     if !is_allowed || identity.roles.strongest().is_none() {
@@ -100,7 +106,7 @@ fn ensure_own(identity: &Identity, operation: Operation, target: &Target) -> Res
 
 #[cfg(test)]
 mod tests {
-    use memoric_contract::{PresentedBy, Role};
+    use memoric_contract::Role;
     use uuid::Uuid;
 
     use super::*;
