@@ -1,4 +1,4 @@
-//! Passwords, hashed and verified: never more at once than there are cores, never more waiting than allowed.
+//! Passwords, hashed and verified: so many at once that a core is left to others, never more waiting than allowed.
 
 mod turns;
 mod workers;
@@ -127,6 +127,12 @@ impl Passwords {
             })
         })
         .await
+    }
+
+    /// Whether a password of `network` would be verified, if it were asked for now. Who would be told
+    /// to come back is told so before anything else is done for them.
+    pub(crate) fn ensure_room(&self, network: Network) -> Result<(), PasswordError> {
+        if self.turns.has_room(network) { Ok(()) } else { Err(self.busy()) }
     }
 
     /// How many are at work or waiting to be.

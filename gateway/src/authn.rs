@@ -24,6 +24,10 @@ pub(crate) enum Disbelief {
     Elsewhere(Arc<Identity>),
 }
 
+/// The SHA-256 of all the bytes of a token, by which one that was verified is known again.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct TokenDigest([u8; 32]);
+
 /// Knows which tokens are worth anything.
 pub(crate) struct Authenticator {
     ring: ArcSwap<Ring>,
@@ -35,9 +39,36 @@ struct Ring {
     keys: TokenKeys,
     /// Until when tokens of the Python server are taken, in epoch seconds.
     legacy_until: Option<u64>,
-    /// Tokens that were verified, by the SHA-256 of all their bytes. Whether they still live is
-    /// asked at every use, here (expiry) and behind here (revocation).
-    verified: Cache<[u8; 32], Arc<Identity>>,
+    /// Tokens that were verified. Whether they still live is asked at every use, here (expiry) and
+    /// behind here (revocation).
+    verified: Verified<Identity>,
+}
+
+/// What tokens were found to say by one set of keys, with which it is forgotten.
+pub(crate) struct Verified<T>(Cache<TokenDigest, Arc<T>>);
+
+impl TokenDigest {
+    pub(crate) fn of(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
+impl<T> Verified<T> {
+    pub(crate) fn new() -> Self {
+        Self(Cache::new(REMEMBERED))
+    }
+
+    /// What the token of `digest` says, if it was verified before.
+    pub(crate) fn recall(&self, digest: &TokenDigest) -> Option<Arc<T>> {
+        self.0.get(digest)
+    }
+
+    /// Remembers what a token says that was verified.
+    pub(crate) fn remember(&self, digest: TokenDigest, said: T) -> Arc<T> {
+        let said = Arc::new(said);
+        self.0.insert(digest, Arc::clone(&said));
+        said
+    }
 }
 
 impl Authenticator {
@@ -68,22 +99,33 @@ impl Authenticator {
         self.ring.load().keys.to_jwks()
     }
 
+    /// What is known of the token of `digest` at `now` (epoch seconds). `None`: it is not one that was
+    /// verified as ours, and may be anybody's.
+    pub(crate) fn recall(
+        &self,
+        digest: &TokenDigest,
+        now: u64,
+    ) -> Option<Result<Arc<Identity>, Disbelief>> {
+        let identity = self.ring.load().verified.recall(digest)?;
+        Some(unexpired(identity, now))
+    }
+
     /// Believes `token` only if it is one of ours and `now` (epoch seconds) is within its life.
-    pub(crate) fn verify(&self, token: &str, now: u64) -> Result<Arc<Identity>, Disbelief> {
-        let (ring, digest) = (self.ring.load(), Sha256::digest(token).into());
-        if let Some(identity) = ring.verified.get(&digest) {
-            return unexpired(identity, now);
-        }
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        digest: TokenDigest,
+        now: u64,
+    ) -> Result<Arc<Identity>, Disbelief> {
+        let ring = self.ring.load();
         let claims = ring.keys.verify(token, now)?;
-        let identity = Arc::new(identity_of(&claims)?);
-        ring.verified.insert(digest, Arc::clone(&identity));
-        Ok(identity)
+        Ok(ring.verified.remember(digest, identity_of(&claims)?))
     }
 }
 
 impl Ring {
     fn new(keys: TokenKeys, legacy_until: Option<u64>) -> Self {
-        Self { keys, legacy_until, verified: Cache::new(REMEMBERED) }
+        Self { keys, legacy_until, verified: Verified::new() }
     }
 }
 
@@ -127,7 +169,8 @@ pub(crate) fn ensure_unexpired(identity: &Identity, now: u64) -> Result<(), Reje
     if identity.presented.expires_at() <= now { Err(Rejection::TokenExpired) } else { Ok(()) }
 }
 
-/// How many verified tokens are remembered. Only tokens of ours are, so strangers cannot fill it.
+/// How many verified tokens are remembered of each who mints them. Only verified ones are, so strangers
+/// cannot fill it.
 const REMEMBERED: usize = 10_000;
 
 #[cfg(test)]
@@ -145,10 +188,11 @@ pub(crate) mod tests {
         let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
         let token = token(3);
 
-        assert_eq!(authenticator.verify(&token, NOW).unwrap().user.0, 3);
-        assert_eq!(authenticator.verify(&token, NOW + 3599).unwrap().user.0, 3, "from memory");
+        assert_eq!(believe(&authenticator, &token, NOW).unwrap().user.0, 3);
+        let again = authenticator.recall(&TokenDigest::of(&token), NOW + 3599).unwrap();
+        assert_eq!(again.unwrap().user.0, 3, "from memory");
         for authenticator in [authenticator, Authenticator::new(TokenKeys::hs256(SECRET), None)] {
-            let refused = authenticator.verify(&token, NOW + 3600);
+            let refused = believe(&authenticator, &token, NOW + 3600);
             assert!(
                 matches!(refused, Err(Disbelief::Ended(identity)) if identity.user.0 == 3),
                 "and whose it was is known"
@@ -160,30 +204,41 @@ pub(crate) mod tests {
     fn what_a_retired_key_signed_is_forgotten_with_it() {
         let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
         let token = token(3);
-        authenticator.verify(&token, NOW).unwrap();
+        believe(&authenticator, &token, NOW).unwrap();
 
         let both = [TokenKey::hs256(&[b'x'; 64]), TokenKey::hs256(SECRET)];
         authenticator.replace_keys(both.into_iter().collect(), None);
-        assert_eq!(authenticator.verify(&token, NOW).unwrap().user.0, 3, "nobody is logged out");
+        assert_eq!(believe(&authenticator, &token, NOW).unwrap().user.0, 3, "nobody is logged out");
         authenticator.replace_keys(TokenKeys::hs256(&[b'x'; 64]), None);
 
-        assert!(matches!(authenticator.verify(&token, NOW), Err(Disbelief::Never(_))));
+        assert!(matches!(believe(&authenticator, &token, NOW), Err(Disbelief::Never(_))));
     }
 
     #[test]
     fn remembering_one_token_makes_no_other_good() {
         let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
         let token = token(3);
-        authenticator.verify(&token, NOW).unwrap();
+        believe(&authenticator, &token, NOW).unwrap();
 
         let (message, _) = token.rsplit_once('.').unwrap();
         for forged in [format!("{message}."), format!("{message}.AAAA"), format!("{token}=")] {
-            let refused = authenticator.verify(&forged, NOW);
+            let refused = believe(&authenticator, &forged, NOW);
             assert!(
                 matches!(refused, Err(Disbelief::Never(Rejection::BadCredential(_)))),
                 "{forged}"
             );
         }
+    }
+
+    /// Believes as the pipeline does where nobody else mints tokens.
+    pub(crate) fn believe(
+        authenticator: &Authenticator,
+        token: &str,
+        now: u64,
+    ) -> Result<Arc<Identity>, Disbelief> {
+        let digest = TokenDigest::of(token);
+        let known = authenticator.recall(&digest, now);
+        known.unwrap_or_else(|| authenticator.verify(token, digest, now))
     }
 
     /// A user of `role`, known by an access token.

@@ -22,7 +22,7 @@ use crate::{
     config::TrustedProxies,
     cors::AllowedOrigin,
     journal::Journal,
-    limits::Budget,
+    limits::{Budget, Deposit},
     listener::{Connection, is_untold},
     metrics::Metrics,
     rejection::Rejection,
@@ -56,8 +56,10 @@ pub(crate) struct Exchange {
     pub(crate) seat: Option<Seat>,
     /// The page that may read the answer.
     pub(crate) page: Option<AllowedOrigin>,
-    /// What is left of the budget of which least is left.
+    /// What is left of the budget of which least is left, apart from what the deposit is of.
     pub(crate) budget: Option<Budget>,
+    /// What it gets back if it was no guess.
+    pub(crate) deposit: Option<Deposit>,
     /// Its body so far.
     pub(crate) upload: Upload,
     /// Why it is refused though it was let through at first.
@@ -185,6 +187,7 @@ impl Exchanges {
             seat: None,
             page: None,
             budget: None,
+            deposit: None,
             upload: Upload::begin(began),
             verdict: None,
             outcome: Outcome::default(),
@@ -252,6 +255,12 @@ impl Exchange {
                 Rejection::ForeignAddress
             }
         }
+    }
+
+    /// What is left, as the head of the answer leaves, of the budget of which least is left.
+    pub(crate) fn tightest_budget(&self) -> Option<Budget> {
+        let deposit = self.deposit.as_ref().map(|deposit| deposit.budget(Instant::now()));
+        Budget::tightest([self.budget, deposit])
     }
 
     /// Refuses what was let through at first. Pingora must be given the error.

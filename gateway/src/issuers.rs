@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use self::source::Source;
 use crate::{
     api_keys::memory::{Memory, UNKNOWN},
-    authn::{self, Authenticator, Disbelief},
+    authn::{self, Authenticator, Disbelief, TokenDigest},
     backend::{BackendClient, BackendError},
     config::Issuer,
     gateway::Background,
@@ -25,8 +25,8 @@ use crate::{
 
 /// Knows who else is believed about who somebody is.
 ///
-/// Whom a subject stands for the backend is asked once; what it said is remembered for a while, or
-/// until its user changes.
+/// What a token says is verified once, and remembered until its issuer's keys change. Whom a subject
+/// stands for the backend is asked once; what it said is remembered for a while, or until its user changes.
 pub(crate) struct Issuers {
     sources: Vec<Arc<Source>>,
     authenticator: Arc<Authenticator>,
@@ -60,9 +60,37 @@ impl Issuers {
         }
     }
 
+    /// Believes `token` only if who says to have minted it is believed, it is theirs, and `now` (epoch
+    /// seconds) is within its life; and only about somebody whom the backend knows. `None`: it is for us
+    /// to judge.
+    pub(crate) async fn verify(
+        &self,
+        token: &str,
+        digest: TokenDigest,
+        (client, now): (Option<IpAddr>, u64),
+    ) -> Option<Result<Arc<Identity>, Disbelief>> {
+        let said = match self.recall(&digest) {
+            Some(said) => Ok(said),
+            None => self.judge(token, digest, self.minter_of(token, now)?, now).await,
+        };
+        Some(match said {
+            Ok((foreign, may_grant_roles)) => {
+                self.identify(&foreign, may_grant_roles, (client, now)).await
+            }
+            Err(disbelief) => Err(disbelief),
+        })
+    }
+
+    /// What the token of `digest` says, if it was verified by keys that its issuer still has, and whether
+    /// its roles count.
+    fn recall(&self, digest: &TokenDigest) -> Option<(Arc<Foreign>, bool)> {
+        let may_grant = |source: &Source| source.issuer.may_grant_roles;
+        self.sources.iter().find_map(|source| Some((source.recall(digest)?, may_grant(source))))
+    }
+
     /// Who says to have minted `token`, where that may be somebody else than we. Where nobody else is
     /// believed, it is not looked at.
-    pub(crate) fn minter_of(&self, token: &str, now: u64) -> Option<Minter> {
+    fn minter_of(&self, token: &str, now: u64) -> Option<Minter> {
         if self.sources.is_empty() && !self.authenticator.takes_legacy(now) {
             return None;
         }
@@ -72,35 +100,46 @@ impl Issuers {
         }
     }
 
-    /// Believes `token` only if `minter` is believed, it is theirs, and `now` (epoch seconds) is within
-    /// its life; and only about somebody whom the backend knows.
-    pub(crate) async fn verify(
+    /// What `token` says, if `minter` is believed and it is theirs, and whether its roles count.
+    async fn judge(
         &self,
         token: &str,
+        digest: TokenDigest,
         minter: Minter,
-        (client, now): (Option<IpAddr>, u64),
-    ) -> Result<Arc<Identity>, Disbelief> {
-        let (foreign, may_grant_roles) = match minter {
-            Minter::Us => return Err(UNKNOWN),
-            Minter::Nobody => (self.authenticator.verify_legacy(token, now)?, false),
+        now: u64,
+    ) -> Result<(Arc<Foreign>, bool), Disbelief> {
+        match minter {
+            Minter::Us => Err(UNKNOWN),
+            Minter::Nobody => Ok((Arc::new(self.authenticator.verify_legacy(token, now)?), false)),
             Minter::Other(name) => {
                 let is_theirs = |source: &&Arc<Source>| source.issuer.name == name;
                 let source = self.sources.iter().find(is_theirs).ok_or(UNKNOWN)?;
-                let keys = source.keys_for(token).await.ok_or(Rejection::IssuerUnavailable)?;
-                let wanted = (name.as_str(), source.issuer.audience.as_str());
-                (keys.verify(token, wanted, now)?, source.issuer.may_grant_roles)
+                let foreign = source.verify(token, digest, now).await?;
+                Ok((foreign, source.issuer.may_grant_roles))
             }
-        };
-        let is_current = |linked: &Linked| {
-            self.revocations.is_current(&identity(&foreign, linked, linked.roles))
-        };
-        let asked = self.ask(&foreign);
-        let linked = self.memory.find(&digest(&foreign), client, is_current, asked).await?;
-        if !linked.admits(&foreign) {
+        }
+    }
+
+    /// Whom `foreign` stands for, if it has not ended at `now` (epoch seconds).
+    async fn identify(
+        &self,
+        foreign: &Foreign,
+        may_grant_roles: bool,
+        (client, now): (Option<IpAddr>, u64),
+    ) -> Result<Arc<Identity>, Disbelief> {
+        // It may have been verified a while ago.
+        if foreign.expires_at <= now {
+            return Err(Rejection::TokenExpired.into());
+        }
+        let is_current =
+            |linked: &Linked| self.revocations.is_current(&identity(foreign, linked, linked.roles));
+        let asked = self.ask(foreign);
+        let linked = self.memory.find(&digest(foreign), client, is_current, asked).await?;
+        if !linked.admits(foreign) {
             return Err(Disbelief::Never(Rejection::Revoked));
         }
         let roles = if may_grant_roles { foreign.roles } else { linked.roles };
-        authn::unexpired(Arc::new(identity(&foreign, &linked, roles)), now)
+        authn::unexpired(Arc::new(identity(foreign, &linked, roles)), now)
     }
 
     /// Who the subject of `foreign` is, as the backend says.

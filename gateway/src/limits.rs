@@ -1,28 +1,30 @@
 //! How often anyone may ask.
 
-use std::{hash::Hash, net::IpAddr, num::NonZeroUsize, time::Duration};
+mod deposits;
+mod ledger;
 
-use governor::{
-    NotUntil, Quota, RateLimiter,
-    clock::{Clock as _, DefaultClock, QuantaInstant},
-    middleware::{NoOpMiddleware, StateInformationMiddleware},
-    nanos::Nanos,
-    state::{
-        InMemoryState, NotKeyed, StateStore,
-        keyed::{DashMapStateStore, ShrinkableKeyedStateStore},
-    },
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
 };
+
+use governor::Quota;
+use http::StatusCode;
 use memoric_contract::{Identity, LimitClass, Network, Operation, UserId};
 use tokio::time::{MissedTickBehavior, interval};
 
+pub(crate) use self::deposits::Deposit;
+use self::{deposits::Deposits, ledger::Ledger};
 use crate::{config, rejection::Rejection};
 
 /// The budgets of everyone who has asked lately.
 pub(crate) struct Limits {
     addresses: Ledger<Network>,
     probes: Ledger<Network>,
-    credentials: Ledger<Network>,
+    attempts: Arc<Deposits>,
     identities: Ledger<UserId>,
+    credentials: Ledger<UserId>,
     reads: Ledger<Payer>,
     writes: Ledger<Payer>,
     administration: Ledger<Payer>,
@@ -41,6 +43,15 @@ pub(crate) struct Budget {
     pub(crate) window: u64,
 }
 
+/// What an operation was charged to.
+#[derive(Default)]
+pub(crate) struct Charged {
+    /// What is left of the budget of which least is left.
+    pub(crate) budget: Option<Budget>,
+    /// What it gets back if it was no guess.
+    pub(crate) deposit: Option<Deposit>,
+}
+
 /// Who is charged for what an operation does: whoever asks, wherever they connect from, or else
 /// where they connect from.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -49,30 +60,15 @@ enum Payer {
     Network(Network),
 }
 
-struct Ledger<K: Hash + Eq + Clone> {
-    name: &'static str,
-    limiter: RateLimiter<K, Capped<K>, DefaultClock, StateInformationMiddleware>,
-    clock: DefaultClock,
-}
-
-/// A state for each key up to a number of them, and one that all further keys share.
-///
-/// A flood of addresses can so neither make the map grow nor pass for want of room in it. A key
-/// that is in the map keeps its own state.
-struct Capped<K: Hash + Eq + Clone> {
-    states: DashMapStateStore<K>,
-    shared: InMemoryState,
-    most: usize,
-}
-
 impl Limits {
     pub(crate) fn new(limits: &config::Limits) -> Self {
         let keys = limits.keys;
         Self {
             addresses: Ledger::new("address", limits.address, keys),
             probes: Ledger::new("health", limits.health, keys),
-            credentials: Ledger::new("credentials", limits.credentials, keys),
+            attempts: Deposits::new("credentials", limits.credentials, keys, Instant::now()),
             identities: Ledger::new("identity", limits.identity, keys),
+            credentials: Ledger::new("credentials", limits.credentials, keys),
             reads: Ledger::new("read", limits.read, keys),
             writes: Ledger::new("write", limits.write, keys),
             administration: Ledger::new("admin", limits.admin, keys),
@@ -94,16 +90,17 @@ impl Limits {
         }
     }
 
-    /// Charges whoever asks for an operation, once for asking and once for what it does. Where a
-    /// secret could be guessed that is the address, whoever they say they are.
+    /// Charges whoever asks for an operation, once for asking and once for what it does.
     ///
-    /// Returns what is left of the budget of which least is left.
+    /// Where a secret could be guessed that is the address, which is all that is known of a stranger.
+    /// Who is known answers for themselves, also for guesses at their own password: from wherever they
+    /// make them, at nobody else's expense.
     pub(crate) fn charge_operation(
         &self,
         identity: Option<&Identity>,
         client: Option<IpAddr>,
         operation: Operation,
-    ) -> Result<Option<Budget>, Rejection> {
+    ) -> Result<Charged, Rejection> {
         let asking = identity.map(|identity| self.identities.charge(&identity.user)).transpose()?;
         let payer = || match identity {
             Some(identity) => Ok(Payer::User(identity.user)),
@@ -112,12 +109,36 @@ impl Limits {
         let doing = match operation.limit_class() {
             // It was charged for already.
             LimitClass::Health => None,
-            LimitClass::Credentials => Some(self.credentials.charge(&network(client)?)?),
+            LimitClass::Credentials => match payer()? {
+                Payer::User(user) => Some(self.credentials.charge(&user)?),
+                Payer::Network(network) => {
+                    let deposit = Some(self.attempts.take(network, Instant::now())?);
+                    return Ok(Charged { budget: asking, deposit });
+                }
+            },
             LimitClass::Read => Some(self.reads.charge(&payer()?)?),
             LimitClass::Write => Some(self.writes.charge(&payer()?)?),
             LimitClass::Admin => Some(self.administration.charge(&payer()?)?),
         };
-        Ok(Budget::tightest([asking, doing]))
+        Ok(Charged { budget: Budget::tightest([asking, doing]), deposit: None })
+    }
+
+    /// Gives back the `deposit` for an attempt that was answered with `status`, where that says that
+    /// nobody guessed. Only a refresh gets it back: what was no guess is charged as the write that it is,
+    /// as far as the address has room for writes.
+    ///
+    /// A login never does, good or bad. Whatever it comes to it costs the hash of a password, and begins a
+    /// session where it goes well: who has one password could have both without end. Nor is a list of
+    /// passwords to be tried the faster, the more of them fit. A registration or a reset that goes well
+    /// changes more than either.
+    pub(crate) fn settle(&self, deposit: &mut Deposit, operation: Operation, status: StatusCode) {
+        let is_good = operation == Operation::Refresh && status.is_success();
+        let now = Instant::now();
+        if is_good && self.writes.charge(&Payer::Network(deposit.network())).is_ok() {
+            deposit.give_back(now);
+        } else {
+            deposit.keep(now);
+        }
     }
 
     /// Forgets, now and then, whoever has earned back everything.
@@ -126,13 +147,10 @@ impl Limits {
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             due.tick().await;
-            for ledger in [&self.addresses, &self.probes, &self.credentials] {
-                ledger.limiter.retain_recent();
-            }
-            self.identities.limiter.retain_recent();
-            for ledger in [&self.reads, &self.writes, &self.administration] {
-                ledger.limiter.retain_recent();
-            }
+            self.attempts.tidy(Instant::now());
+            [&self.addresses, &self.probes].into_iter().for_each(Ledger::tidy);
+            [&self.identities, &self.credentials].into_iter().for_each(Ledger::tidy);
+            [&self.reads, &self.writes, &self.administration].into_iter().for_each(Ledger::tidy);
         }
     }
 }
@@ -142,65 +160,11 @@ impl Budget {
     pub(crate) fn tightest(budgets: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
         budgets.into_iter().flatten().min_by_key(|budget| budget.left)
     }
-}
 
-impl<K: Hash + Eq + Clone> Ledger<K> {
-    fn new(name: &'static str, quota: Quota, most: NonZeroUsize) -> Self {
-        let clock = DefaultClock::default();
-        let states = DashMapStateStore::default();
-        let store = Capped { states, shared: InMemoryState::default(), most: most.get() };
-        let limiter =
-            RateLimiter::<_, _, _, NoOpMiddleware<QuantaInstant>>::new(quota, store, clock.clone());
-        let limiter = limiter.with_middleware();
-        Self { name, limiter, clock }
-    }
-
-    fn charge(&self, key: &K) -> Result<Budget, Rejection> {
-        let left = self.limiter.check_key(key).map_err(|until: NotUntil<QuantaInstant>| {
-            let retry_after = until.wait_time_from(self.clock.now());
-            Rejection::TooMany { retry_after, budget: self.budget(until.quota(), 0) }
-        })?;
-        Ok(self.budget(left.quota(), left.remaining_burst_capacity()))
-    }
-
-    fn budget(&self, quota: Quota, left: u32) -> Budget {
+    fn of(name: &'static str, quota: Quota, left: u32) -> Self {
         let window = quota.burst_size_replenished_in();
-        Budget {
-            name: self.name,
-            burst: quota.burst_size().get(),
-            left,
-            window: window.as_secs() + u64::from(window.subsec_nanos() > 0),
-        }
-    }
-}
-
-impl<K: Hash + Eq + Clone> StateStore for Capped<K> {
-    type Key = K;
-
-    fn measure_and_replace<T, F, E>(&self, key: &K, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        // What is likely first: to count them takes every lock of the map.
-        if self.states.contains_key(key) || self.states.len() < self.most {
-            self.states.measure_and_replace(key, decide)
-        } else {
-            self.shared.measure_and_replace(&NotKeyed::NonKey, decide)
-        }
-    }
-}
-
-impl<K: Hash + Eq + Clone> ShrinkableKeyedStateStore<K> for Capped<K> {
-    fn retain_recent(&self, drop_below: Nanos) {
-        self.states.retain_recent(drop_below);
-    }
-
-    fn len(&self) -> usize {
-        self.states.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.states.is_empty()
+        let window = window.as_secs() + u64::from(window.subsec_nanos() > 0);
+        Self { name, burst: quota.burst_size().get(), left, window }
     }
 }
 
@@ -213,7 +177,10 @@ const TIDYING: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, num::NonZeroU32};
+    use std::{
+        net::Ipv4Addr,
+        num::{NonZeroU32, NonZeroUsize},
+    };
 
     use memoric_contract::Role;
 
@@ -263,6 +230,46 @@ mod tests {
     }
 
     #[test]
+    fn a_good_refresh_gets_back_what_it_was_charged_and_nothing_else_does() {
+        let answers = [StatusCode::OK, StatusCode::UNAUTHORIZED, StatusCode::SERVICE_UNAVAILABLE];
+        let operations =
+            [Operation::Refresh, Operation::Login, Operation::Register, Operation::ResetPassword];
+        for (operation, status) in
+            operations.into_iter().flat_map(|operation| answers.map(|status| (operation, status)))
+        {
+            let limits = limits(9, 1000);
+
+            let left = attempt(&limits, operation, status);
+
+            let is_good_refresh = (operation, status) == (Operation::Refresh, StatusCode::OK);
+            let expected = if is_good_refresh { 9 } else { 8 };
+            assert_eq!(left, Ok(expected), "{operation:?} {status}");
+        }
+    }
+
+    #[test]
+    fn a_good_refresh_is_charged_as_the_write_that_it_is() {
+        let limits = Limits::new(&config::Limits { write: quota(2), ..quotas(9, 1000) });
+        let refresh = || attempt(&limits, Operation::Refresh, StatusCode::OK);
+
+        assert_eq!([refresh(), refresh(), refresh()], [Ok(9), Ok(9), Ok(8)]);
+    }
+
+    #[test]
+    fn who_is_known_is_charged_for_what_they_try() {
+        let limits = Limits::new(&config::Limits { identity: quota(9), ..quotas(1, 1000) });
+        let charge = |user, last| {
+            let (user, client) = (somebody(user, Role::User), [192, 0, 2, last].into());
+            limits.charge_operation(Some(&user), Some(client), Operation::ChangePassword).is_ok()
+        };
+        assert_eq!(attempt(&limits, Operation::Login, StatusCode::UNAUTHORIZED), Ok(0));
+
+        assert!(charge(7, 1), "whatever strangers guess at their address");
+        assert!(!charge(7, 1) && !charge(7, 2), "from wherever");
+        assert!(charge(8, 1), "nor does anybody else pay for them");
+    }
+
+    #[test]
     fn each_class_has_a_budget_of_its_own() {
         let limits = Limits::new(&config::Limits { identity: quota(100), ..quotas(1, 1000) });
         let charge = |operation| charge_user(&limits, operation);
@@ -309,7 +316,19 @@ mod tests {
 
     /// Charges one user for it.
     fn charge_user(limits: &Limits, operation: Operation) -> Result<Option<Budget>, Rejection> {
-        limits.charge_operation(Some(&somebody(7, Role::User)), CLIENT, operation)
+        let charged = limits.charge_operation(Some(&somebody(7, Role::User)), CLIENT, operation);
+        charged.map(|charged| charged.budget)
+    }
+
+    /// What is left for attempts when one of a stranger's was answered with `status`.
+    fn attempt(
+        limits: &Limits,
+        operation: Operation,
+        status: StatusCode,
+    ) -> Result<u32, Rejection> {
+        let mut deposit = limits.charge_operation(None, CLIENT, operation)?.deposit.unwrap();
+        limits.settle(&mut deposit, operation, status);
+        Ok(deposit.budget(Instant::now()).left)
     }
 
     fn limits(burst: u32, keys: usize) -> Limits {

@@ -1,16 +1,18 @@
 //! Every check a request must pass, in order.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use http::StatusCode;
 use memoric_contract::{AnsweredBy, Identity, Operation, UserId};
 use pingora::proxy::Session;
 
 use crate::{
     api_keys::ApiKeys,
-    authn::{self, Authenticator},
+    authn::{self, Authenticator, Disbelief, TokenDigest},
     authz::{self, Permit},
     clock::now,
     config::{Bounds, Config, Pace},
@@ -115,9 +117,10 @@ impl Pipeline {
             exchange.caller = Some(Arc::clone(identity));
             self.revocations.ensure_live(identity).await?;
         }
-        let budget =
+        let charged =
             self.limits.charge_operation(identity.as_deref(), request.client, operation)?;
-        exchange.budget = Budget::tightest([exchange.budget, budget]);
+        exchange.budget = Budget::tightest([exchange.budget, charged.budget]);
+        exchange.deposit = charged.deposit;
 
         // May they, is there room, and can it be written down that they did?
         exchange.owner = authz::named_owner(operation, &target).and_then(UserId::parse);
@@ -141,14 +144,37 @@ impl Pipeline {
         exchange: &mut Exchange,
     ) -> Result<Option<Arc<Identity>>, Rejection> {
         let verified = match Credential::read(request.headers(), operation.demands())? {
-            Credential::AccessToken(token) => match self.issuers.minter_of(token, now()) {
-                None => self.authenticator.verify(token, now()),
-                Some(minter) => self.issuers.verify(token, minter, (request.client, now())).await,
-            },
+            Credential::AccessToken(token) => self.believe(token, (request.client, now())).await,
             Credential::ApiKey(key) => self.api_keys.verify(key, request.client, now()).await,
             Credential::Nothing | Credential::RefreshToken => return Ok(None),
         };
         verified.map(Some).map_err(|disbelief| exchange.disbelieve(disbelief))
+    }
+
+    /// Whose `token` is. One that was verified before is known by its bytes, before anybody asks what it
+    /// says: what has to be judged at every use is no part of that.
+    async fn believe(
+        &self,
+        token: &str,
+        (client, now): (Option<IpAddr>, u64),
+    ) -> Result<Arc<Identity>, Disbelief> {
+        let digest = TokenDigest::of(token);
+        if let Some(known) = self.authenticator.recall(&digest, now) {
+            return known;
+        }
+        match self.issuers.verify(token, digest, (client, now)).await {
+            Some(judged) => judged,
+            None => self.authenticator.verify(token, digest, now),
+        }
+    }
+
+    /// Judges by the `status` of the backend's answer whether an attempt was a guess.
+    pub(crate) fn settle(&self, exchange: &mut Exchange, status: StatusCode) {
+        if let Some((deposit, operation)) = exchange.deposit.as_mut().zip(exchange.operation)
+            && !status.is_informational()
+        {
+            self.limits.settle(deposit, operation, status);
+        }
     }
 
     /// Decides whether the part of a body that has just come goes on to the backend.

@@ -243,6 +243,7 @@ impl ProxyHttp for Proxy {
         self.pipeline.revocations.heed(&head.headers);
         let aside = Aside::of(&head.headers);
         respond::take_out(head);
+        self.pipeline.settle(exchange, head.status);
         respond::sign_off(head, exchange)?;
         let journal = self.exchanges.journal();
         let written =

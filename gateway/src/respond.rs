@@ -142,7 +142,7 @@ pub(crate) fn sign_off(head: &mut ResponseHeader, exchange: &Exchange) -> Result
     if let Some(page) = &exchange.page {
         share(head, page)?;
     }
-    exchange.budget.map_or(Ok(()), |budget| tell_budget(head, budget))
+    exchange.tightest_budget().map_or(Ok(()), |budget| tell_budget(head, budget))
 }
 
 /// Names the request, and keeps browsers and caches from doing more with an answer than show it.

@@ -130,7 +130,7 @@ mod tests {
     use crate::{
         authn::{
             Authenticator,
-            tests::{NOW, SECRET, token},
+            tests::{NOW, SECRET, believe, token},
         },
         config::Channel,
         link::Link,
@@ -142,21 +142,21 @@ mod tests {
         let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
         let token = token(3);
         revocations.confirm(Instant::now());
-        let identity = authenticator.verify(&token, NOW).unwrap();
+        let identity = believe(&authenticator, &token, NOW).unwrap();
         assert_eq!(revocations.ensure_live(&identity).await, Ok(()));
 
         let revoked = Revoked::Token(Uuid::from_u128(1));
         revocations.apply(Revocation { user: UserId(3), revoked, expires_at: NOW + 3600 });
 
-        let remembered = authenticator.verify(&token, NOW).unwrap();
+        let remembered = believe(&authenticator, &token, NOW).unwrap();
         assert!(Arc::ptr_eq(&identity, &remembered), "it is remembered all the same");
         assert_eq!(revocations.ensure_live(&remembered).await, Err(Rejection::Revoked));
     }
 
     #[tokio::test]
     async fn not_knowing_counts_as_revoked() {
-        let identity =
-            Authenticator::new(TokenKeys::hs256(SECRET), None).verify(&token(3), NOW).unwrap();
+        let authenticator = Authenticator::new(TokenKeys::hs256(SECRET), None);
+        let identity = believe(&authenticator, &token(3), NOW).unwrap();
 
         let refused = revocations().ensure_live(&identity).await;
 

@@ -2,6 +2,7 @@
 //!
 //! Each takes minutes and the machine for itself, so none is a test. One that succeeds fails the run.
 
+mod callers;
 mod storm;
 mod timing;
 

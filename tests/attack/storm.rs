@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -12,13 +12,15 @@ use std::{
 };
 
 use harness::{Deployment, PASSWORD, Recipe, Started};
-use reqwest::{Client, StatusCode};
+use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::{
     runtime::Builder,
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
+
+use crate::callers::Callers;
 
 /// What became of logins: how many had which status, and how many were not told when to come back.
 #[derive(Default)]
@@ -48,7 +50,7 @@ pub async fn attack() -> bool {
 
     let calm = door.watch(token, STORM - WATCH).await;
     let over = Arc::new(AtomicBool::new(false));
-    let storm = blow(door.url.clone(), capacity * 10.0, Arc::clone(&over));
+    let storm = blow(deployment.http, capacity * 10.0, Arc::clone(&over));
     sleep(WATCH).await;
     let sizes = sizes(&deployment);
     let stormy = door.watch(token, STORM - WATCH).await;
@@ -91,8 +93,8 @@ async fn capacity(door: &Door) -> f64 {
         let (door, done, number) = (door.clone(), Arc::clone(&done), Arc::clone(&number));
         clients.spawn(async move {
             while began.elapsed() < WATCH {
-                let (status, _) = door.log_in(number.fetch_add(1, Ordering::Relaxed)).await;
-                done.fetch_add(u32::from(status == StatusCode::OK), Ordering::Relaxed);
+                let is_served = door.log_in(number.fetch_add(1, Ordering::Relaxed)).await;
+                done.fetch_add(u32::from(is_served), Ordering::Relaxed);
             }
         });
     }
@@ -103,25 +105,25 @@ async fn capacity(door: &Door) -> f64 {
 /// Sends `rate` logins per second, whatever becomes of them, until it is over. What became of them.
 ///
 /// A storm comes from elsewhere: whoever answers here, and whoever else asks, gets a core before it.
-fn blow(url: String, rate: f64, over: Arc<AtomicBool>) -> thread::JoinHandle<Upshot> {
+fn blow(address: SocketAddr, rate: f64, over: Arc<AtomicBool>) -> thread::JoinHandle<Upshot> {
     thread::spawn(move || {
-        rustix::process::setpriority_process(None, 10).expect("one may be nice");
+        rustix::process::setpriority_process(None, 19).expect("one may be nice");
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let door = Door { client: Client::new(), url };
+            let callers = Arc::new(Callers::of(address));
             let mut gusts = interval(Duration::from_secs_f64(1.0 / rate));
             gusts.set_missed_tick_behavior(MissedTickBehavior::Burst);
             let (mut logins, mut number) = (JoinSet::new(), 0);
             while !over.load(Ordering::Relaxed) {
                 gusts.tick().await;
                 number += 1;
-                let door = door.clone();
-                logins.spawn(async move { door.log_in(number).await });
+                let callers = Arc::clone(&callers);
+                logins.spawn(async move { log_in(&callers, number).await });
             }
             let mut upshot = Upshot::default();
             for (status, is_told) in logins.join_all().await {
-                *upshot.statuses.entry(status.as_u16()).or_default() += 1;
-                upshot.untold += usize::from(status != StatusCode::OK && !is_told);
+                *upshot.statuses.entry(status).or_default() += 1;
+                upshot.untold += usize::from(status != 200 && !is_told);
             }
             upshot
         })
@@ -138,17 +140,13 @@ impl Door {
         answer.json().await.expect("JSON")
     }
 
-    /// A right login of one of many people, from a network of their own: its status, and whether it was
-    /// said when to come back. One that has no answer is a 408.
-    async fn log_in(&self, number: u32) -> (StatusCode, bool) {
+    /// Whether a right login of one of many people, from a network of their own, is served.
+    async fn log_in(&self, number: u32) -> bool {
         let person = number % PEOPLE;
-        let network = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + person);
         let request = self.client.post(format!("{}/auth/login", self.url));
-        let request = request.header("x-forwarded-for", network.to_string());
-        match timeout(PATIENCE, request.json(&right(&name(person))).send()).await {
-            Ok(Ok(answer)) => (answer.status(), answer.headers().contains_key("retry-after")),
-            _ => (StatusCode::REQUEST_TIMEOUT, false),
-        }
+        let request = request.header("x-forwarded-for", network(person));
+        let answer = timeout(PATIENCE, request.json(&right(&name(person))).send()).await;
+        answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status().is_success()))
     }
 
     /// The p99 of recalls of one client, one after the other. One that is refused counts as one that takes
@@ -166,6 +164,21 @@ impl Door {
         times.sort();
         times.get(times.len() * 99 / 100).copied().unwrap_or_default()
     }
+}
+
+/// A right login of one of many people, from a network of their own: its status, and whether it was said
+/// when to come back. One that has no answer is a 408.
+async fn log_in(callers: &Callers, number: u32) -> (u16, bool) {
+    let person = number % PEOPLE;
+    let (from, body) = (network(person), right(&name(person)).to_string());
+    match timeout(PATIENCE, callers.post("/auth/login", &from, &body)).await {
+        Ok(Ok(answered)) => (answered.status, answered.is_told_when),
+        _ => (408, false),
+    }
+}
+
+fn network(person: u32) -> String {
+    Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + person).to_string()
 }
 
 fn name(person: u32) -> String {

@@ -182,7 +182,7 @@ impl Deployment {
             let (backend, gateway) = (self.backend.is_running(), self.gateway.is_running());
             let told = format!("{}{}", self.backend.stderr(), self.gateway.stderr());
             assert!(
-                backend && gateway && began.elapsed() < Duration::from_secs(20),
+                backend && gateway && began.elapsed() < Duration::from_secs(60),
                 "not ready: {told}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;

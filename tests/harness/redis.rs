@@ -161,7 +161,7 @@ impl Redis {
         let began = Instant::now();
         while let Err(error) = self.try_ask::<redis::Value>(&["PING"]).await {
             let said = self.process.stdout();
-            assert!(began.elapsed() < Duration::from_secs(20), "{error}: {said}");
+            assert!(began.elapsed() < Duration::from_secs(60), "{error}: {said}");
             sleep(Duration::from_millis(10)).await;
         }
     }

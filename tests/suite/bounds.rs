@@ -207,7 +207,8 @@ async fn converse(world: &World, requests: &str) -> String {
     client.write_all(requests.as_bytes()).await.unwrap();
     let mut buffer = vec![0; 16_384];
     // A reset after the answer is an end too.
-    while let Ok(Ok(length @ 1..)) = timeout(Duration::from_secs(5), client.read(&mut buffer)).await
+    while let Ok(Ok(length @ 1..)) =
+        timeout(Duration::from_secs(20), client.read(&mut buffer)).await
     {
         heard.extend_from_slice(&buffer[..length]);
     }

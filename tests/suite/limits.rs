@@ -1,10 +1,14 @@
 //! Who asks too often is told so, and nobody else pays for it.
 
-use harness::{Edge, token};
+use harness::{Answer, Edge, token, until};
 use memoric_config::schema::Quota;
 use memoric_contract::Role;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 #[tokio::test]
 async fn a_noisy_neighbour_does_not_keep_a_probe_from_its_answer() {
@@ -83,6 +87,109 @@ async fn the_budget_is_told_that_runs_out_first() {
     let nowhere = edge.ask(Method::GET, "/nowhere").send().await.unwrap();
     assert_eq!(told(&nowhere).1, r#""address";r=85"#);
 }
+
+#[tokio::test]
+async fn good_refreshes_of_many_behind_one_address_starve_nobody() {
+    let edge = refreshing(2).await;
+
+    for _ in 0..20 {
+        let good = refresh(&edge, GOOD).await;
+        assert_eq!(good.status(), StatusCode::OK);
+        assert_eq!(told(&good), (r#""credentials";q=2;w=20000"#, r#""credentials";r=2"#));
+    }
+}
+
+#[tokio::test]
+async fn however_many_good_refreshes_come_between_bad_ones_stay_bounded() {
+    let edge = refreshing(3).await;
+
+    for left in [2, 1, 0] {
+        for _ in 0..5 {
+            assert_eq!(refresh(&edge, GOOD).await.status(), StatusCode::OK);
+        }
+        let bad = refresh(&edge, "mrt_guess").await;
+        assert_eq!(bad.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(told(&bad).1, format!(r#""credentials";r={left}"#));
+    }
+
+    for token in ["mrt_guess", GOOD] {
+        let refused = refresh(&edge, token).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "nobody knows which it is");
+        assert_eq!(told(&refused).1, r#""credentials";r=0"#);
+    }
+    assert_eq!(edge.origin.requests().len(), 18);
+}
+
+#[tokio::test]
+async fn refreshes_on_their_way_are_charged_until_they_are_answered() {
+    let edge = refreshing(2).await;
+    let (mut first, second) = (begin_refresh(&edge).await, begin_refresh(&edge).await);
+
+    let refused = async || refresh(&edge, GOOD).await.status() == StatusCode::TOO_MANY_REQUESTS;
+    until("both have been charged", refused).await;
+    first.write_all(b"}").await.unwrap();
+    let mut answer = [0; 12];
+    first.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    assert_eq!(refresh(&edge, GOOD).await.status(), StatusCode::OK, "it was good");
+
+    // Nobody stays to hear how this one was answered.
+    drop((first, second));
+    let none = async || edge.counted("memoric_gateway_requests_in_flight").await == 0.0;
+    until("it has ended", none).await;
+    assert_eq!(told(&refresh(&edge, GOOD).await).1, r#""credentials";r=1"#, "it stays charged");
+    assert_eq!(told(&refresh(&edge, "mrt_guess").await).1, r#""credentials";r=0"#);
+    assert!(refused().await);
+}
+
+#[tokio::test]
+async fn what_is_tried_by_who_is_known_is_at_their_own_expense() {
+    let edge = Edge::with(|settings| settings.gateway.limits.credentials = few(2)).await;
+    let (alice, bob) = (token(7, &[Role::User]), token(8, &[Role::User]));
+    let ask = async |path: &str, token: Option<&str>| {
+        let request = edge.ask(Method::POST, path).json(&json!({}));
+        let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+        request.send().await.unwrap().status()
+    };
+    for _ in 0..2 {
+        assert_eq!(ask("/auth/login", None).await, StatusCode::OK);
+    }
+    assert_eq!(ask("/auth/login", None).await, StatusCode::TOO_MANY_REQUESTS);
+
+    assert_eq!(ask("/auth/change-password", Some(&alice)).await, StatusCode::OK);
+    assert_eq!(ask("/auth/api-keys", Some(&alice)).await, StatusCode::OK);
+    for path in ["/auth/change-password", "/auth/api-keys", "/auth/api-keys/k/rotate"] {
+        assert_eq!(ask(path, Some(&alice)).await, StatusCode::TOO_MANY_REQUESTS, "{path}");
+    }
+    assert_eq!(ask("/auth/change-password", Some(&bob)).await, StatusCode::OK, "another's is left");
+}
+
+/// A gateway that lets an address make so many attempts, and behind it one refresh token that is good.
+async fn refreshing(burst: u32) -> Edge {
+    let edge = Edge::with(|settings| settings.gateway.limits.credentials = few(burst)).await;
+    edge.origin.answer_with(|request| match request.values("authorization")[..] {
+        [presented] if presented.ends_with(GOOD) => Answer::json(&json!({})),
+        _ => b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_vec(),
+    });
+    edge
+}
+
+async fn refresh(edge: &Edge, token: &str) -> Response {
+    edge.ask(Method::POST, "/auth/refresh").bearer_auth(token).send().await.unwrap()
+}
+
+/// All of a good refresh but its last byte.
+async fn begin_refresh(edge: &Edge) -> TcpStream {
+    let mut client = TcpStream::connect(edge.http).await.unwrap();
+    let head = format!(
+        "POST /auth/refresh HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {GOOD}\r\n\
+         Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{"
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    client
+}
+
+const GOOD: &str = "mrt_good";
 
 /// So many at once, and no more while a test lasts.
 fn few(burst: u32) -> Quota {

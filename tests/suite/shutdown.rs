@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Recipe, World, until};
+use harness::{Recipe, Upload, World, until};
 use rustix::process::Signal;
-use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 #[tokio::test]
@@ -19,7 +18,7 @@ async fn sigterm_ends_both_programs_cleanly() {
         assert!(socket.exists());
         for process in [memoric.gateway, memoric.backend] {
             process.signal(signal);
-            let output = process.wait(Duration::from_secs(10));
+            let output = process.wait(SOON);
             assert_eq!(
                 output.status.code(),
                 Some(0),
@@ -35,23 +34,13 @@ async fn sigterm_ends_both_programs_cleanly() {
 async fn a_stopping_gateway_finishes_what_it_began() {
     let mut world = World::start().await;
     let alice = world.register("alice").await;
-    let body = json!({"content": "slow"}).to_string();
-    let mut client = TcpStream::connect(world.http).await.unwrap();
-    let head = format!(
-        "POST /memories HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        alice.token,
-        body.len()
-    );
-    client.write_all(head.as_bytes()).await.unwrap();
-    sleep(Duration::from_millis(200)).await;
+    let (upload, http) = (Upload::begin(world.http, &alice.token).await, world.http);
 
     let (answer, ()) = tokio::join!(
         async {
-            sleep(Duration::from_millis(300)).await;
-            client.write_all(body.as_bytes()).await.unwrap();
-            let mut answer = vec![0; 4096];
-            let length = client.read(&mut answer).await.unwrap();
-            String::from_utf8_lossy(&answer[..length]).into_owned()
+            let is_stopping = async || TcpStream::connect(http).await.is_err();
+            until("nobody listens", is_stopping).await;
+            upload.end().await
         },
         world.stop_gateway()
     );
@@ -70,13 +59,14 @@ async fn an_idle_connection_does_not_hold_a_stopping_gateway() {
     let began = Instant::now();
     world.stop_gateway().await;
 
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     assert_eq!(
-        timeout(Duration::from_secs(1), idle.read(&mut [0; 16])).await.unwrap().unwrap_or(0),
+        timeout(SOON, idle.read(&mut [0; 16])).await.unwrap().unwrap_or(0),
         0,
         "it is closed"
     );
-    assert!(TcpStream::connect(world.http).await.is_err(), "nobody listens");
+    // Once in a while the kernel connects one to itself.
+    until("nobody listens", async || TcpStream::connect(world.http).await.is_err()).await;
 }
 
 #[tokio::test]
@@ -86,7 +76,7 @@ async fn a_backend_that_was_killed_is_started_again_at_the_same_place() {
     let socket = recipe.folder().join("backend.sock");
     until("it listens", async || socket.exists()).await;
     first.signal(Signal::KILL);
-    first.wait(Duration::from_secs(5));
+    first.wait(SOON);
     assert!(socket.exists(), "it could not tidy up");
 
     let memoric = recipe.start().await;
@@ -113,3 +103,6 @@ async fn a_second_backend_does_not_take_the_socket_of_the_first() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("backend.sock"));
     assert!(first.is_running() && socket.exists());
 }
+
+/// Before the grace is over that requests in flight have to end in, however busy the machine is.
+const SOON: Duration = Duration::from_secs(20);

@@ -105,7 +105,7 @@ async fn a_killed_run_is_recovered_by_the_next_one() {
 
     let killed = up.run.take().unwrap();
     killed.signal(Signal::KILL);
-    killed.wait(Duration::from_secs(5));
+    killed.wait(Duration::from_secs(30));
     up.start_again().await;
 
     assert_eq!(up.contents(&alice).await, ["kept"]);

@@ -106,7 +106,6 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
     let secrets = Arc::new(service_secrets(&store, &ring).await?);
     let vault = Arc::new(Vault::new(ring));
 
-    let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let app = App {
         scribe: Scribe::new(Arc::clone(&vault), Arc::clone(&secrets), store.clone()),
         api_keys: Arc::new(ApiKeys::new(
@@ -117,7 +116,7 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
         resets: Arc::new(Resets::new(Arc::clone(&secrets))),
         cursors: Arc::new(Cursors::new(Arc::clone(&secrets))),
         sessions: Arc::new(Sessions::new(secrets, config.sessions)),
-        passwords: Passwords::new(cores, config.password_queue.get())?,
+        passwords: Passwords::new(hashing_threads(), config.password_queue.get())?,
         password_rules: Arc::new(PasswordRules::new(
             config.password_rules,
             config.password_min_length,
@@ -141,6 +140,13 @@ pub(super) async fn open(config: &Config, metrics: &Metrics) -> Result<App, Unfi
         }
     }
     Ok(app)
+}
+
+/// One fewer than there are cores, and one at least: whatever comes to log in, a core is left to everybody else. Giving way
+/// alone does not do it, because the kernel shares cores by group first, and the database is a group of its own.
+fn hashing_threads() -> NonZeroUsize {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(cores - 1).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// The key-encryption key, from where the settings say it is.

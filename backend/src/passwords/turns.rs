@@ -66,6 +66,13 @@ impl Turns {
         waiting.await.map_err(|_| Full)
     }
 
+    /// Whether one more of `network` would get a turn or a place to wait, if it asked now.
+    pub(super) fn has_room(&self, network: Network) -> bool {
+        let mut state = self.inner.state();
+        state.working < self.inner.at_work.get()
+            || state.loser_to(network, self.inner.most_waiting).is_ok()
+    }
+
     /// How many are at work or wait.
     pub(super) fn taken(&self) -> usize {
         let mut state = self.inner.state();
@@ -133,16 +140,27 @@ impl State {
         waiting
     }
 
-    /// Sees to it that one more of `network` may wait: where all places are taken, who came last of
-    /// the site that has most of them goes, and there of the network that has, if that is more than
-    /// the site of `network` will have. Within its own site the same goes for networks.
+    /// Sees to it that one more of `network` may wait.
     fn make_room(&mut self, network: Network, most: usize) -> Result<(), Full> {
+        if let Some(loser) = self.loser_to(network, most)? {
+            if let Some(queue) = self.queues.get_mut(&loser) {
+                queue.pop_back();
+            }
+            self.forget_the_gone();
+        }
+        Ok(())
+    }
+
+    /// Which network gives up the place of whoever came last of it, so that one more of `network` may wait; nobody where
+    /// there are places left. Where all are taken it is one of the site that has most of them, and there the network that
+    /// has, if that is more than the site of `network` will have. Within its own site the same goes for networks.
+    fn loser_to(&mut self, network: Network, most: usize) -> Result<Option<Network>, Full> {
         if self.waiting() < most {
-            return Ok(());
+            return Ok(None);
         }
         self.forget_the_gone();
         if self.waiting() < most {
-            return Ok(());
+            return Ok(None);
         }
         let mut sites: HashMap<Site, usize> = HashMap::new();
         for (network, queue) in &self.queues {
@@ -155,12 +173,10 @@ impl State {
         } else {
             (network.site(), self.queues.get(&network).map_or(0, VecDeque::len) + 1)
         };
-        let of_site = self.queues.iter_mut().filter(|(network, _)| network.site() == site);
-        let longest = of_site.map(|(_, queue)| queue).max_by_key(|queue| queue.len());
-        let longest = longest.filter(|queue| queue.len() > own).ok_or(Full)?;
-        longest.pop_back();
-        self.forget_the_gone();
-        Ok(())
+        let of_site = self.queues.iter().filter(|(network, _)| network.site() == site);
+        let longest = of_site.max_by_key(|(_, queue)| queue.len());
+        let longest = longest.filter(|(_, queue)| queue.len() > own).ok_or(Full)?;
+        Ok(Some(*longest.0))
     }
 
     fn forget_the_gone(&mut self) {
@@ -214,7 +230,10 @@ mod tests {
         let at_work = turns.take(network(1)).await.unwrap();
         let flood: Vec<_> = (0..4).map(|_| waiting(&turns, 1)).collect();
         yield_now().await;
-        assert!(turns.take(network(1)).await.is_err(), "it has every place already");
+        assert!(!turns.has_room(network(1)), "it has every place already");
+        assert!(turns.take(network(1)).await.is_err());
+        assert!(turns.has_room(network(2)));
+        assert_eq!(turns.taken(), 5, "who only wonders takes nobody's place");
 
         let other = waiting(&turns, 2);
         yield_now().await;

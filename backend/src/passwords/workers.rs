@@ -53,8 +53,8 @@ fn toil(waiting: &Mutex<Receiver<Job>>) {
     }
 }
 
-/// Enough to be preempted at once by who wakes up; on a busy machine a third of a core is left.
-const NICENESS: i32 = 5;
+/// On a busy machine a tenth of a core is left, so that logins are slow there and not refused for ever.
+const NICENESS: i32 = 10;
 
 #[cfg(test)]
 mod tests {

@@ -92,8 +92,9 @@ pub struct Limits {
     pub identity: Quota,
     /// How often one client address may ask how the service is; nothing else is charged for it.
     pub health: Quota,
-    /// How often one client address may try or make a credential: log in, refresh, register, change or
-    /// reset a password, make or renew an API key.
+    /// How often a credential may be tried or made: by one client address, which may log in, refresh,
+    /// register or reset a password, and by one identity, which may change its password, make or renew an
+    /// API key. A good refresh is charged as a write of the address instead.
     pub credentials: Quota,
     /// How often one identity may read.
     pub read: Quota,

@@ -214,7 +214,7 @@ async fn fields_that_drip_in_are_cut() {
             }
             assert!(began.elapsed() < Duration::from_secs(60), "{case}: still open");
             // No faster: the engine itself ends a head of more than a few frames.
-            sleep(Duration::from_millis(200)).await;
+            sleep(Duration::from_millis(500)).await;
         }
 
         assert_eq!(client.outcome(1).await, Outcome::Cut, "{case}");
@@ -233,7 +233,7 @@ async fn a_hello_that_drips_in_is_cut() {
             break;
         }
         assert!(began.elapsed() < Duration::from_secs(60), "still open");
-        sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(250)).await;
     }
 
     assert_eq!(client.outcome(1).await, Outcome::Cut);
@@ -253,7 +253,8 @@ async fn a_client_without_a_window_is_cut() {
     let outcome = client.outcome(1).await;
 
     assert!(matches!(outcome, Outcome::Reset(_) | Outcome::Cut), "{outcome:?}");
-    assert_eq!(edge.counted("memoric_gateway_requests_in_flight").await, 0.0);
+    let in_flight = async || edge.counted("memoric_gateway_requests_in_flight").await;
+    until("it has ended", async || in_flight().await == 0.0).await;
 }
 
 #[tokio::test]
@@ -279,11 +280,11 @@ async fn a_body_that_drips_in_is_cut() {
     assert!(edge.origin.requests().is_empty(), "never a whole request");
 }
 
-/// An edge at which nothing may take long.
+/// An edge at which nothing may take long, though long enough for a client on a busy machine.
 async fn brisk() -> Edge {
     Edge::with(|settings| {
-        settings.gateway.timeouts.head = Duration::from_millis(800).into();
-        settings.gateway.timeouts.exchange = Duration::from_millis(1500).into();
+        settings.gateway.timeouts.head = Duration::from_secs(2).into();
+        settings.gateway.timeouts.exchange = Duration::from_secs(4).into();
     })
     .await
 }

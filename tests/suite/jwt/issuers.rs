@@ -181,6 +181,42 @@ async fn an_issuer_that_is_away_logs_nobody_out_and_one_that_rotates_is_followed
 }
 
 #[tokio::test]
+async fn what_was_verified_once_goes_with_its_key_and_at_its_end() {
+    let issuer = Issuer::start().await;
+    let world = believing(&issuer, false).await;
+    let alice = world.register("alice").await;
+    link_by_sql(&world, &issuer, "s", alice.id).await;
+    until_believed(&world, &issuer).await;
+    let ends_at = now() + 8;
+    let mut claims = issuer.claims("s", now());
+    let first = issuer.mint(&claims);
+    claims["exp"] = json!(ends_at);
+    let short = issuer.mint(&claims);
+    for _ in 0..3 {
+        assert_eq!(recall(&world, &first).await.0, 200);
+        let (status, told) = recall(&world, &short).await;
+        assert!(status == 200 || now() >= ends_at, "{status}: {told}");
+    }
+
+    let ended = until_some("it ends", async || {
+        let (status, told) = recall(&world, &short).await;
+        (status == 401).then_some(told)
+    });
+    assert_eq!(ended.await["code"], "token_expired");
+    assert!(now() >= ends_at, "not before");
+
+    for kid in ["first", "second"] {
+        issuer.rotate(kid);
+        // Whoever comes with a key that nobody knows makes the gateway ask.
+        let unknown = Issuer::start().await;
+        unknown.rotate(&format!("not-{kid}"));
+        recall(&world, &unknown.mint(&issuer.claims("s", now()))).await;
+        until(&world, &issuer.mint(&issuer.claims("s", now())), 200).await;
+        assert_eq!(recall(&world, &first).await.0, 401, "{kid}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_comes_with_anothers_token_is_told_what_only_the_issuer_has() {
     let issuer = Issuer::start().await;
     issuer.answer_instead(Some((503, "away")));
@@ -248,8 +284,12 @@ async fn tokens_of_the_python_server_are_taken_until_a_day_of_imported_users_and
         assert_eq!(recall(&world, &alice.token).await.0, 200, "our own are ours");
         let forged = signed(r#"{"alg":"HS256","typ":"JWT"}"#, "{}", b"another secret");
         assert_eq!(recall(&world, &forged).await.0, 401);
-        // Of no session, so that it gets in once the gateway needs not ask whether that lives.
-        until(&world, &token(alice.id, &[Role::Admin]), 200).await;
+        // Its session is nowhere: it is believed once the gateway has its first list of what has ended.
+        let unheard_of = token(alice.id, &[Role::Admin]);
+        until_some("it is believed", async || {
+            (recall(&world, &unheard_of).await.0 == 200).then_some(())
+        })
+        .await;
     }
 }
 

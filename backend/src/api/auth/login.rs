@@ -79,6 +79,8 @@ struct FullProfile<'a> {
 /// same answer.
 pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer {
     let attempt = read_credentials(app, call, body).await?;
+    // Where too many wait already, nothing is asked of the database.
+    app.passwords.ensure_room(call.network())?;
     let (guess, account) = admit(app, call, &attempt).await?;
     let able = account.as_ref().filter(|account| account.is_active);
     let verdict = verify(app, call, attempt.password.clone(), account.as_ref()).await;
@@ -206,7 +208,7 @@ async fn verify(
     let verified =
         async { Ok::<_, ApiError>(app.passwords.verify(password, hash, network).await?) };
     let prepared = async { Ok(app.scribe.prepare(account.map(|account| account.id)).await?) };
-    // The password first: where too many wait, nothing is asked of the database.
+    // The password first: where too many wait, nothing more is asked of the database.
     let (verdict, ()) = tokio::try_join!(biased; verified, prepared)?;
     Ok(verdict)
 }
