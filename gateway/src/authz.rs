@@ -55,6 +55,12 @@ fn ensure_operation(
             _ => Rejection::UnfitCredential,
         });
     }
+    // Which of those that say the same it is, only its issuer knows.
+    if matches!(identity.presented, PresentedBy::ForeignToken { is_named: false, .. })
+        && is_about_sessions(operation)
+    {
+        return Err(Rejection::ForeignSession);
+    }
     let is_allowed = operation.needs().is_none_or(|needed| identity.may(needed));
     if !is_allowed || identity.roles.strongest().is_none() {
         return Err(Rejection::Forbidden);

@@ -162,6 +162,7 @@ fn identity(foreign: &Foreign, linked: &Linked, roles: Roles) -> Identity {
         namespace: linked.namespace.clone(),
         presented: PresentedBy::ForeignToken {
             id: foreign.id,
+            is_named: foreign.is_named,
             generation: linked.generation,
             expires_at: foreign.expires_at,
         },

@@ -180,9 +180,12 @@ fn write_caller(list: FieldWriter, caller: &Caller) -> FieldWriter {
             .integer((*ctr).into())
             .integer(signed(*generation))
             .integer(signed(*expires_at)),
-        PresentedBy::ForeignToken { id, generation, expires_at } => {
-            list.integer(3).uuid(*id).integer(signed(*generation)).integer(signed(*expires_at))
-        }
+        PresentedBy::ForeignToken { id, is_named, generation, expires_at } => list
+            .integer(3)
+            .uuid(*id)
+            .integer(i64::from(*is_named))
+            .integer(signed(*generation))
+            .integer(signed(*expires_at)),
         PresentedBy::ApiKey { id, scopes, generation, expires_at } => list
             .integer(2)
             .text(&id.0)
@@ -236,6 +239,11 @@ fn read_credential(fields: &mut FieldReader<'_>) -> Option<PresentedBy> {
         }),
         3 => Some(PresentedBy::ForeignToken {
             id: fields.uuid()?,
+            is_named: match fields.integer()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
             generation: unsigned(fields.integer()?)?,
             expires_at: unsigned(fields.integer()?)?,
         }),

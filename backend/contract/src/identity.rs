@@ -44,6 +44,9 @@ pub enum PresentedBy {
     ForeignToken {
         /// Made of what it says.
         id: Uuid,
+        /// Whether its minter told it from every other by a `jti`. One that is not told apart cannot be
+        /// ended without others that say the same.
+        is_named: bool,
         /// The user's generation when the backend was asked whose it is.
         generation: u64,
         /// When it ends, in epoch seconds.

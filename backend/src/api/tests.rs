@@ -201,7 +201,7 @@ async fn what_is_remembered_of_a_user_who_has_changed_lives_no_more() {
         let token = uuid::Uuid::from_u128(7);
         [
             of(PresentedBy::ApiKey { id, scopes, generation, expires_at }),
-            of(PresentedBy::ForeignToken { id: token, generation, expires_at }),
+            of(PresentedBy::ForeignToken { id: token, is_named: true, generation, expires_at }),
         ]
     };
     for who in by(1) {

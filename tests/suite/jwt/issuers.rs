@@ -265,10 +265,10 @@ async fn tokens_of_the_python_server_are_taken_until_a_day_of_imported_users_and
 {
     let day = time::OffsetDateTime::now_utc().date();
     let (past, future) = (day.previous_day().unwrap(), day.next_day().unwrap().next_day().unwrap());
-    let until = |day: time::Date| Some(day.to_string());
+    let ends = |day: time::Date| Some(day.to_string());
     let legacy = |id: i64, roles: Value| legacy(id, &roles, now());
 
-    for (day, expected) in [(None, 401), (until(past), 401), (until(future), 200)] {
+    for (day, expected) in [(None, 401), (ends(past), 401), (ends(future), 200)] {
         let world = World::with(move |settings| settings.auth.legacy_tokens = day).start().await;
         let (alice, bob) = (world.register("alice").await, world.register("bob").await);
         let root = world.person_with("root", &["admin"]).await;

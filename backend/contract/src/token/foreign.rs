@@ -55,6 +55,8 @@ pub struct Foreign {
     pub roles: Roles,
     /// Made of what it says, so that it is the same in every spelling.
     pub id: Uuid,
+    /// Whether it has a `jti`, which tells it from every other of its minter's.
+    pub is_named: bool,
     /// When it was minted, by its minter's word, in epoch seconds.
     pub issued_at: Option<u64>,
     /// When it ends, in epoch seconds.
@@ -337,6 +339,8 @@ impl Claims {
         }
         let begins = self.iat.unwrap_or_default().max(self.nbf.unwrap_or_default());
         ensure_within(begins, self.exp, now)?;
+        let name = self.jti.as_ref().and_then(Value::as_str);
+        let is_named = name.is_some_and(|name| !name.is_empty());
         let said = FieldWriter::new()
             .text(&self.iss)
             .text(&self.sub)
@@ -348,6 +352,7 @@ impl Claims {
             subject: self.sub,
             roles: roles(&self.roles),
             id: id_of(&said.finish()),
+            is_named,
             issued_at: self.iat,
             expires_at: self.exp,
         })
@@ -369,6 +374,7 @@ impl LegacyClaims {
             subject: self.sub,
             roles: roles(&self.roles),
             id: id_of(&said),
+            is_named: true,
             issued_at: Some(self.iat),
             expires_at: self.exp,
         })

@@ -72,10 +72,12 @@ pub(in crate::api) async fn logout(app: &App, call: &Call) -> Answer {
     let record = ending(call, scope.owner());
     let ended = match &call.identity()?.presented {
         PresentedBy::AccessToken { sid, .. } => end(app, call, (scope, *sid), record).await?,
-        PresentedBy::ForeignToken { id, expires_at, .. } => {
+        PresentedBy::ForeignToken { id, is_named: true, expires_at, .. } => {
             end_foreign(app, call, scope, (*id, *expires_at), record).await?
         }
-        PresentedBy::ApiKey { .. } => return Err(ApiError::NoSession),
+        PresentedBy::ForeignToken { is_named: false, .. } | PresentedBy::ApiKey { .. } => {
+            return Err(ApiError::NoSession);
+        }
     };
     ended.ok_or(ApiError::InvalidCredentials)?;
     Ok(json(StatusCode::OK, &json!({ "message": "Logged out successfully" })))
