@@ -198,6 +198,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0022_sooner.sql", include_str!("../migrations/0022_sooner.sql")),
     ("0023_ended.sql", include_str!("../migrations/0023_ended.sql")),
     ("0024_told_once.sql", include_str!("../migrations/0024_told_once.sql")),
+    ("0025_keys_end.sql", include_str!("../migrations/0025_keys_end.sql")),
 ];
 
 #[cfg(test)]

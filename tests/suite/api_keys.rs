@@ -1,5 +1,7 @@
 //! API keys: shown once, good for what they were made for, and dead when they are ended.
 
+mod endings;
+
 use std::time::Duration;
 
 use harness::{CHECK_SECRET, PASSWORD, Person, Program, Recipe, Upload, World, until};
