@@ -390,7 +390,7 @@ impl Operation {
 
     /// Whether an API key may ask for it. Sessions, passwords and accounts are for who logged in: a key
     /// that was stolen must lock nobody out, nor outlive its own end by a session, by an account that it
-    /// made or by a password that it had set anew.
+    /// made or by a password that it had set anew. Of keys it ends itself alone, which the backend sees to.
     pub const fn takes_api_keys(self) -> bool {
         !matches!(
             self,

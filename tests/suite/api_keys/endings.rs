@@ -28,3 +28,34 @@ async fn a_key_of_whoever_is_let_in_no_more_stays_dead_when_they_are_again() {
     let alice = world.log_in("alice").await;
     assert!(list(&world, &alice).await.is_empty(), "and nobody sees it among the living");
 }
+
+#[tokio::test]
+async fn a_key_ends_itself_and_no_other() {
+    let world = World::start().await;
+    let alice = world.register("alice").await;
+    let (stolen, other) = (
+        create(&world, &alice, json!({"name": "stolen"})).await,
+        create(&world, &alice, json!({"name": "other"})).await,
+    );
+    let revoke = async |which: &Value| {
+        let asked = with(&world, &secret(&stolen), Method::DELETE, &path(which));
+        asked.send().await.unwrap().status()
+    };
+
+    assert_eq!(revoke(&other).await, StatusCode::FORBIDDEN);
+    assert_eq!(
+        revoke(&json!({"id": "aaaaaaaaaaaa"})).await,
+        StatusCode::FORBIDDEN,
+        "nor says who is"
+    );
+    assert_eq!(use_key(&world, &secret(&other)).await, StatusCode::OK);
+    let denied =
+        "SELECT count(*) FROM audit.trail WHERE event_type = 'authz.access.denied' AND owner = $1";
+    let superuser = world.superuser().await;
+    let denied: i64 = superuser.query_one(denied, &[&alice.id]).await.unwrap().get(0);
+    assert_eq!(denied, 2);
+
+    assert_eq!(revoke(&stolen).await, StatusCode::OK);
+    until_refused(&world, &secret(&stolen)).await;
+    assert_eq!(use_key(&world, &secret(&other)).await, StatusCode::OK);
+}

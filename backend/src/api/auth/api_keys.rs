@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use axum::{body::Body, http::StatusCode};
-use memoric_contract::{KeyId, Operation, audit::Record};
+use memoric_contract::{
+    KeyId, Operation, PresentedBy,
+    audit::{Record, Resource},
+};
 use serde::Serialize;
 use serde_json::json;
 
 use super::super::{
     Answer,
     body::{self, Sent},
-    json,
+    deny, json,
 };
 use crate::{
     api_keys::{self, DAY, MOST_DAYS, USUAL_DAYS, Wanted},
@@ -78,9 +81,15 @@ pub(in crate::api) async fn rotate_api_key(app: &App, call: &Call, body: Body) -
     Ok(json(StatusCode::OK, &Shown::with(&rotated, Some(key.expose()))))
 }
 
-/// Ends a key.
+/// Ends a key. A key ends itself and no other: one that was stolen locks nobody out.
 pub(in crate::api) async fn revoke_api_key(app: &App, call: &Call) -> Answer {
     let (scope, id) = (Scope::of(call)?, key_id(call.last_segment())?);
+    if let PresentedBy::ApiKey { id: shown, .. } = &call.identity()?.presented
+        && *shown != id
+    {
+        let whose = (Resource::ApiKey, Some(scope.owner()));
+        return Err(deny(app, call, "another key than the one presented", whose).await);
+    }
     let record = audit::of_operation(call, Some(scope.owner()), StatusCode::OK);
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let store = app.store.clone();
