@@ -384,11 +384,13 @@ impl LegacyClaims {
 impl Linked {
     /// Whether `foreign`, which speaks of this user, is of a time after all that was theirs ended.
     ///
-    /// Who logs out everywhere or changes a password ends what others minted for them too. A second is
-    /// the finest that a token tells, so one of that very second ended as well, and so did one that does
-    /// not tell when it was minted.
+    /// Who logs out everywhere or changes a password ends what others minted for them too. An issuer's
+    /// clock may be ahead of ours by the leeway, so what says that it was minted within that of the end
+    /// may be older and ended as well; and so did what does not tell when it was minted.
     pub fn admits(&self, foreign: &Foreign) -> bool {
-        let is_later = |ended| foreign.issued_at.is_some_and(|issued| issued > ended);
+        let is_later = |ended: u64| {
+            foreign.issued_at.is_some_and(|issued| issued > ended.saturating_add(LEEWAY))
+        };
         self.ended_at.is_none_or(is_later)
     }
 }

@@ -218,7 +218,8 @@ fn what_was_minted_before_all_of_a_users_ended_ended_with_it() {
         linked(ended_at).admits(&foreign)
     };
 
-    assert!(admits(json!(NOW), Some(NOW - 1)));
+    assert!(admits(json!(NOW), Some(NOW - LEEWAY - 1)));
+    assert!(!admits(json!(NOW), Some(NOW - LEEWAY)), "by a clock that is ahead");
     assert!(!admits(json!(NOW), Some(NOW)), "perhaps minted before, in the same second");
     assert!(!admits(json!(NOW - 1), Some(NOW)));
     assert!(!admits(Value::Null, Some(1)), "it does not say when");
