@@ -194,9 +194,14 @@ fn session_lives(settings: &Settings) -> Result<Lives, Invalid> {
 }
 
 fn access_token_ttl(settings: &Settings) -> Result<Duration, Invalid> {
-    match settings.auth.access_token_ttl {
+    let auth = &settings.auth;
+    let refused = |reason| Err(Invalid::new("auth.access_token_ttl", reason));
+    match auth.access_token_ttl {
+        seconds if seconds > auth.session_idle.min(auth.session_life) => {
+            refused("must not be greater than auth.session_idle or auth.session_life")
+        }
         seconds @ 60..=86_400 => Ok(Duration::from_secs(seconds)),
-        _ => Err(Invalid::new("auth.access_token_ttl", "must be between 60 and 86400 seconds")),
+        _ => refused("must be between 60 and 86400 seconds"),
     }
 }
 

@@ -28,6 +28,13 @@ pub(crate) struct Lives {
     pub(crate) life: Duration,
 }
 
+impl Lives {
+    /// How long a session lives that has just begun and is not refreshed.
+    pub(crate) fn unrefreshed(self) -> Duration {
+        self.idle.min(self.life)
+    }
+}
+
 impl Sessions {
     pub(crate) fn new(secrets: Arc<ServiceSecrets>, lives: Lives) -> Self {
         let ring_id = secrets.refresh_ring.id(KeyPurpose::Refresh);

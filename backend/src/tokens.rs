@@ -46,6 +46,8 @@ pub(crate) struct Bearer {
     pub(crate) session: Uuid,
     /// The refresh counter of the session at this moment.
     pub(crate) counter: u32,
+    /// When the session ends unless it is refreshed, in epoch seconds.
+    pub(crate) session_ends_at: u64,
 }
 
 impl Tokens {
@@ -70,24 +72,20 @@ impl Tokens {
         self.ring.load().legacy_until.is_some_and(|until| seconds(now) < until)
     }
 
-    /// How long a token lives.
-    pub(crate) fn ttl(&self) -> Duration {
-        self.ttl
-    }
-
-    /// A token for `bearer`, as of `now`.
+    /// A token for `bearer`, as of `now`, and how many seconds it lives: never past its session.
     pub(crate) fn mint(
         &self,
         bearer: &Bearer,
         now: SystemTime,
-    ) -> Result<String, jsonwebtoken::errors::Error> {
+    ) -> Result<(String, u64), jsonwebtoken::errors::Error> {
         let iat = seconds(now);
+        let exp = iat.saturating_add(self.ttl.as_secs()).min(bearer.session_ends_at);
         let claims = Claims {
             sub: bearer.user.to_string(),
             roles: bearer.roles,
             namespace: bearer.namespace.clone(),
             iat,
-            exp: iat.saturating_add(self.ttl.as_secs()),
+            exp,
             jti: Uuid::new_v4(),
             sid: bearer.session,
             ctr: bearer.counter,
@@ -96,7 +94,7 @@ impl Tokens {
             nbf: None,
             aud: None,
         };
-        self.ring.load().signer.sign(&claims)
+        Ok((self.ring.load().signer.sign(&claims)?, exp.saturating_sub(iat)))
     }
 }
 
@@ -151,4 +149,36 @@ fn signer(key: &JwtKeyHeld) -> Result<TokenSigner, Invalid> {
 
 fn seconds(now: SystemTime) -> u64 {
     now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_never_outlives_its_session() {
+        const NOW: u64 = 1_800_000_000;
+        let tokens = Tokens::new(TokenRing::hs256(&[7; 64]), Duration::from_secs(3600));
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mint = |session_ends_at| {
+            let bearer = Bearer {
+                user: UserId(3),
+                roles: Roles::default(),
+                namespace: None,
+                generation: 1,
+                session: Uuid::from_u128(1),
+                counter: 0,
+                session_ends_at,
+            };
+            tokens.mint(&bearer, at(NOW)).unwrap()
+        };
+
+        let (long, lives) = mint(NOW + 86_400);
+        assert_eq!(lives, 3600);
+        assert!(tokens.verify(&long, at(NOW + 3599)).is_ok());
+        let (short, lives) = mint(NOW + 60);
+        assert_eq!(lives, 60, "what the client is told is true");
+        assert!(tokens.verify(&short, at(NOW + 59)).is_ok());
+        assert!(tokens.verify(&short, at(NOW + 60)).is_err());
+    }
 }

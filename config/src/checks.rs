@@ -8,17 +8,17 @@ use std::ops::RangeInclusive;
 use crate::{
     error::Invalid,
     jwt,
-    schema::{Audit, Database, DatabaseTls, Gateway, Quota, Seconds, Settings},
+    schema::{Audit, Auth, Database, DatabaseTls, Gateway, Quota, Seconds, Settings},
 };
 
 /// Refuses settings that no process could keep. Whatever is loaded has passed it.
 pub fn ensure_possible(settings: &Settings) -> Result<(), Invalid> {
     isolation(settings)?;
-    within("auth.access_token_ttl", settings.auth.access_token_ttl, 60..=86_400)?;
     jwt::ensure_possible(&settings.auth.jwt, settings.gateway.has_backend())?;
     crate::issuers::ensure_possible(&settings.auth)?;
     within("auth.session_idle", settings.auth.session_idle, 3_600..=7_776_000)?;
     within("auth.session_life", settings.auth.session_life, 3_600..=7_776_000)?;
+    access_token_ttl(&settings.auth)?;
     within("auth.password_min_length", settings.auth.password_min_length, 8..=64)?;
     within("auth.password_queue", settings.auth.password_queue, 1..=100_000)?;
     gateway(&settings.gateway)?;
@@ -43,6 +43,21 @@ fn isolation(settings: &Settings) -> Result<(), Invalid> {
         return Err(Invalid::new("privacy.allow_global_scope", reason));
     }
     Ok(())
+}
+
+/// What no session may outlast would be cut short at the end of each, and nobody could tell why.
+fn access_token_ttl(auth: &Auth) -> Result<(), Invalid> {
+    const NAME: &str = "auth.access_token_ttl";
+    within(NAME, auth.access_token_ttl, 60..=86_400)?;
+    match auth.access_token_ttl {
+        ttl if ttl > auth.session_idle => {
+            Err(Invalid::new(NAME, "must not be greater than auth.session_idle"))
+        }
+        ttl if ttl > auth.session_life => {
+            Err(Invalid::new(NAME, "must not be greater than auth.session_life"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn gateway(gateway: &Gateway) -> Result<(), Invalid> {

@@ -1,6 +1,9 @@
 //! Refresh tokens: a client that lost an answer is never logged out, and of two holders nobody stays.
 
-use harness::{PASSWORD, Person, World, counted, until};
+use std::time::SystemTime;
+
+use harness::{JWT_SECRET, PASSWORD, Person, World, counted, until};
+use memoric_contract::token::TokenKeys;
 use proptest::{prelude::*, test_runner::TestRunner};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -182,6 +185,26 @@ async fn a_session_ends_by_idleness_and_by_age() {
 
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{ageing}: {problem}");
     }
+}
+
+#[tokio::test]
+async fn an_access_token_ends_with_its_session_at_the_latest() {
+    let world = World::with(|settings| settings.auth.session_life = 7_200).start().await;
+    world.register("alice").await;
+    let holder = Holder::log_in(&world, "alice").await;
+    let ageing = "UPDATE memoric.sessions SET created_at = now() - interval '7000 seconds'";
+    world.superuser().await.execute(ageing, &[]).await.unwrap();
+
+    let (status, pair) = refresh(&world, &holder.refresh).await;
+
+    assert_eq!(status, StatusCode::OK, "{pair}");
+    let (told, left) = (&pair["expires_in"], &pair["refresh_expires_in"]);
+    assert!((1..=200).contains(&told.as_u64().unwrap()), "{told}");
+    assert!(told.as_u64().unwrap().abs_diff(left.as_u64().unwrap()) <= 1, "{told} {left}");
+    let claims = TokenKeys::hs256(JWT_SECRET.as_bytes());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let claims = claims.verify(pair["access_token"].as_str().unwrap(), now).unwrap();
+    assert_eq!(claims.exp - claims.iat, told.as_u64().unwrap());
 }
 
 #[tokio::test]

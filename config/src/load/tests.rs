@@ -153,6 +153,14 @@ fn a_mistake_in_the_file_is_named_by_line_field_reason_and_nearest_name() {
             ":2: auth.access_token_ttl: must be between 60 and 86400",
         ),
         (
+            "auth:\n  session_idle: 3600\n  access_token_ttl: 3601\n",
+            ":3: auth.access_token_ttl: must not be greater than auth.session_idle",
+        ),
+        (
+            "auth:\n  session_life: 3600\n  access_token_ttl: 3601\n",
+            ":3: auth.access_token_ttl: must not be greater than auth.session_life",
+        ),
+        (
             "auth:\n  access_token_ttl: -1\n",
             ":2: auth.access_token_ttl: must be a whole number from 0 to 18446744073709551615",
         ),

@@ -53,6 +53,8 @@ struct LoggedIn<'a> {
 /// A session that has just begun.
 struct Begun {
     access_token: String,
+    /// Seconds that the access token is good.
+    expires_in: u64,
     refresh_token: Zeroizing<String>,
 }
 
@@ -108,13 +110,12 @@ pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer 
     let device = attempt.device.filter(|device| device.user == able.id);
     let device = device.unwrap_or_else(|| Device::new(able.id));
     let device_token = app.devices.token(device, SystemTime::now());
-    let lives = app.sessions.lives();
     let pair = Pair {
         access_token: &session.access_token,
         token_type: "bearer",
-        expires_in: app.tokens.ttl().as_secs(),
+        expires_in: session.expires_in,
         refresh_token: &session.refresh_token,
-        refresh_expires_in: lives.idle.min(lives.life).as_secs(),
+        refresh_expires_in: app.sessions.lives().unrefreshed().as_secs(),
     };
     Ok(json(
         StatusCode::OK,
@@ -222,10 +223,11 @@ async fn begin_session(
 ) -> Result<Option<Begun>, ApiError> {
     let id = Uuid::new_v4();
     let seed = random_seed().map_err(ApiError::unwritable)?;
-    let begun = Begun {
-        access_token: access_token(app, account, id, FIRST)?,
-        refresh_token: app.sessions.token(id, FIRST, &seed),
-    };
+    let ends_at = SystemTime::now() + app.sessions.lives().unrefreshed();
+    let ends_at = ends_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (access_token, expires_in) = access_token(app, account, (id, FIRST, ends_at))?;
+    let refresh_token = app.sessions.token(id, FIRST, &seed);
+    let begun = Begun { access_token, expires_in, refresh_token };
 
     let record = Record { session: Some(id), ..success(call, account) };
     let entry = app.scribe.entry(record, call, Named::Known(&account.username)).await?;

@@ -122,25 +122,27 @@ fn pair(
     (counter, ends_at): (u32, OffsetDateTime),
 ) -> Answer {
     let session = believed.token.session;
-    let access_token = access_token(app, account, session, counter)?;
+    let ends_at_second = u64::try_from(ends_at.unix_timestamp()).unwrap_or_default();
+    let (access_token, expires_in) =
+        access_token(app, account, (session, counter, ends_at_second))?;
     let refresh_token = app.sessions.token(session, counter, &believed.seed);
     let pair = Pair {
         access_token: &access_token,
         token_type: "bearer",
-        expires_in: app.tokens.ttl().as_secs(),
+        expires_in,
         refresh_token: &refresh_token,
         refresh_expires_in: seconds_until(ends_at),
     };
     Ok(json(StatusCode::OK, &pair))
 }
 
-/// An access token of `session` for who `account` is now.
+/// An access token, of a session that ends at `session_ends_at` in epoch seconds, for who `account` is
+/// now; and for how many seconds it is good.
 pub(super) fn access_token(
     app: &App,
     account: &Account,
-    session: Uuid,
-    counter: u32,
-) -> Result<String, ApiError> {
+    (session, counter, session_ends_at): (Uuid, u32, u64),
+) -> Result<(String, u64), ApiError> {
     let bearer = Bearer {
         user: account.id,
         roles: account.roles,
@@ -148,6 +150,7 @@ pub(super) fn access_token(
         generation: account.generation,
         session,
         counter,
+        session_ends_at,
     };
     app.tokens.mint(&bearer, SystemTime::now()).map_err(ApiError::unwritable)
 }
