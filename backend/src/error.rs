@@ -55,6 +55,8 @@ pub(crate) enum ApiError {
     KeyNotFound,
     #[error("the user has as many API keys as one may have")]
     TooManyKeys,
+    #[error("as many earlier secrets of the API key as may be are good yet")]
+    RotatedTooOften { retry_after: Duration },
     #[error("the credential belongs to no session")]
     NoSession,
     #[error("the gateway answers this itself")]
@@ -146,7 +148,9 @@ impl ApiError {
             Self::UserNotFound | Self::SessionNotFound | Self::KeyNotFound | Self::NotHere => {
                 StatusCode::NOT_FOUND
             }
-            Self::AlreadyServed | Self::LastAdmin => StatusCode::CONFLICT,
+            Self::AlreadyServed | Self::LastAdmin | Self::RotatedTooOften { .. } => {
+                StatusCode::CONFLICT
+            }
             Self::TooManyGuesses { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -179,6 +183,7 @@ impl ApiError {
                 "not_found"
             }
             Self::TooManyKeys => "too_many_keys",
+            Self::RotatedTooOften { .. } => "rotated_too_often",
             Self::NoSession => "no_session",
             Self::NotImplemented => "not_implemented",
             Self::Invalid(_) => "invalid",
@@ -215,6 +220,9 @@ impl ApiError {
             Self::SessionNotFound => "Session not found".to_owned(),
             Self::KeyNotFound => "API key not found".to_owned(),
             Self::TooManyKeys => "There are too many API keys: revoke one first".to_owned(),
+            Self::RotatedTooOften { .. } => {
+                "Too many earlier secrets of this key are still good, try again later".to_owned()
+            }
             Self::NoSession => "The credential belongs to no session".to_owned(),
             Self::NotHere => "Not Found".to_owned(),
             Self::NotImplemented => "Not implemented yet".to_owned(),
@@ -236,7 +244,9 @@ impl ApiError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Busy { retry_after } | Self::TooManyGuesses { retry_after } => Some(*retry_after),
+            Self::Busy { retry_after }
+            | Self::TooManyGuesses { retry_after }
+            | Self::RotatedTooOften { retry_after } => Some(*retry_after),
             Self::Store(error) if may_pass(error) => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -199,6 +199,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0023_ended.sql", include_str!("../migrations/0023_ended.sql")),
     ("0024_told_once.sql", include_str!("../migrations/0024_told_once.sql")),
     ("0025_keys_end.sql", include_str!("../migrations/0025_keys_end.sql")),
+    ("0026_overlaps.sql", include_str!("../migrations/0026_overlaps.sql")),
 ];
 
 #[cfg(test)]

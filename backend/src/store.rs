@@ -20,7 +20,7 @@ use tokio_postgres::Row;
 
 pub(crate) use self::{
     administration::{AccountChange, Changed},
-    api_keys::{ApiKeyRow, NewApiKey},
+    api_keys::{ApiKeyRow, NewApiKey, Rotated},
     context::Context,
     keys::WrappedKey,
     links::LinkOutcome,

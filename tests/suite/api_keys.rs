@@ -1,6 +1,7 @@
 //! API keys: shown once, good for what they were made for, and dead when they are ended.
 
 mod endings;
+mod rotation;
 
 use std::time::Duration;
 
@@ -174,52 +175,6 @@ async fn a_revoked_key_stops_working_and_only_its_owner_revokes_it() {
     assert!(list(&world, &alice).await.is_empty());
     let again = world.ask_as(&alice, Method::DELETE, &path).send().await.unwrap().status();
     assert_eq!(again, StatusCode::NOT_FOUND, "once");
-}
-
-#[tokio::test]
-async fn a_rotated_key_works_with_both_secrets_for_a_while() {
-    let world = World::start().await;
-    let alice = world.register("alice").await;
-    let made = create(&world, &alice, json!({"name": "one"})).await;
-    let rotate = format!("{}/rotate", path(&made));
-
-    let rotated = world.ask_as(&alice, Method::POST, &rotate).send().await.unwrap();
-    assert_eq!(rotated.status(), StatusCode::OK);
-    let rotated: Value = rotated.json().await.unwrap();
-
-    assert_eq!(rotated["id"], made["id"]);
-    assert_ne!(secret(&rotated), secret(&made));
-    assert_eq!(use_key(&world, &secret(&rotated)).await, StatusCode::OK);
-    assert_eq!(use_key(&world, &secret(&made)).await, StatusCode::OK, "for a day");
-
-    let made = create(&world, &alice, json!({"name": "two"})).await;
-    let rotate = format!("{}/rotate", path(&made));
-    let overlap = json!({"overlap_seconds": 60});
-    let rotated = world.ask_as(&alice, Method::POST, &rotate).json(&overlap).send().await.unwrap();
-    assert_eq!(rotated.status(), StatusCode::OK);
-    let passing = "UPDATE memoric.api_keys SET previous_until = now() WHERE name = 'two'";
-    world.superuser().await.execute(passing, &[]).await.unwrap();
-    assert_eq!(use_key(&world, &secret(&made)).await, StatusCode::UNAUTHORIZED, "and no longer");
-}
-
-#[tokio::test]
-async fn a_key_rotated_twice_keeps_what_the_first_rotation_promised() {
-    let world = World::start().await;
-    let alice = world.register("alice").await;
-    let made = create(&world, &alice, json!({"name": "one"})).await;
-    let rotate = async || -> Value {
-        let asked = world.ask_as(&alice, Method::POST, &format!("{}/rotate", path(&made)));
-        let rotated = asked.send().await.unwrap();
-        assert_eq!(rotated.status(), StatusCode::OK);
-        rotated.json().await.unwrap()
-    };
-
-    let (lost, newest) = (rotate().await, rotate().await);
-
-    assert_eq!(newest["previous_expires_at"], lost["previous_expires_at"]);
-    assert_eq!(use_key(&world, &secret(&newest)).await, StatusCode::OK);
-    assert_eq!(use_key(&world, &secret(&made)).await, StatusCode::OK, "to the end of its overlap");
-    assert_eq!(use_key(&world, &secret(&lost)).await, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

@@ -42,8 +42,18 @@ pub(crate) struct ApiKeyRow {
     pub(crate) created_at: OffsetDateTime,
     pub(crate) expires_at: OffsetDateTime,
     pub(crate) last_used_at: Option<OffsetDateTime>,
-    /// Until when the secret before the last rotation is good.
+    /// Until when the secret before the last rotation is good, or of those before it the last.
     pub(crate) previous_until: Option<OffsetDateTime>,
+}
+
+/// What came of a rotation.
+pub(crate) enum Rotated {
+    /// The key has another secret.
+    Done(ApiKeyRow),
+    /// As many earlier secrets as a key may have are good yet, the first of them until then.
+    Full(OffsetDateTime),
+    /// The owner has no such living key.
+    Absent,
 }
 
 impl Store {
@@ -130,26 +140,28 @@ impl Store {
             .collect()
     }
 
-    /// Gives a key of the owner's another secret; the one it had is good for `overlap` longer. Where an overlap runs
-    /// already, it goes on as it was promised, and the secret in between ends.
-    /// `None`: they have no such living key.
+    /// Gives a key of the owner's another secret; the one it had is good for `overlap` longer, and earlier ones for as
+    /// long as they were promised to be.
     pub(crate) async fn rotate_key(
         &self,
         scope: &Scope,
         key: &KeyId,
         (hash, overlap): ([u8; 32], Duration),
         entry: &Entry,
-    ) -> Result<Option<ApiKeyRow>, StoreError> {
+    ) -> Result<Rotated, StoreError> {
         const SQL: &str = "\
-            SELECT name, scopes, allowed_addresses, created_at, expires_at, previous_until
+            SELECT name, scopes, allowed_addresses, created_at, expires_at, previous_until, full_until
             FROM credentials.rotate_key($1, $2, $3, $4, make_interval(secs => $5), $6)";
         let (owner, record) = (scope.owner(), Appended::new(entry));
         let (hash, overlap) = (hash.as_slice(), overlap.as_secs_f64());
         let scoped = self.pools.auth.scoped(scope.context());
         let rows = scoped.write(SQL, &[&owner.0, &key.0, &hash, &overlap, &record]).await?;
-        let Some(row) = first(rows) else { return Ok(None) };
+        let Some(row) = first(rows) else { return Ok(Rotated::Absent) };
+        if let Some(until) = row.try_get("full_until")? {
+            return Ok(Rotated::Full(until));
+        }
         entry.note_written();
-        ApiKeyRow::read(&row, key.0.clone()).map(Some)
+        ApiKeyRow::read(&row, key.0.clone()).map(Rotated::Done)
     }
 
     /// Ends a key of the owner's. `None`: they have no such living key.

@@ -9,6 +9,7 @@ use memoric_contract::{
 };
 use serde::Serialize;
 use serde_json::json;
+use time::OffsetDateTime;
 
 use super::super::{
     Answer,
@@ -23,7 +24,7 @@ use crate::{
     error::ApiError,
     memories::stored_time,
     scope::{Custody as _, Scope},
-    store::ApiKeyRow,
+    store::{ApiKeyRow, Rotated},
 };
 
 /// A key as its owner sees it. Its secret is shown once, when it is made.
@@ -38,7 +39,7 @@ struct Shown<'a> {
     created_at: String,
     expires_at: String,
     last_used_at: Option<String>,
-    /// Until when the secret before the last rotation is good.
+    /// Until when the secret before the last rotation is good, or of those before it the last.
     previous_expires_at: Option<String>,
 }
 
@@ -77,8 +78,16 @@ pub(in crate::api) async fn rotate_api_key(app: &App, call: &Call, body: Body) -
     let entry = app.scribe.entry(record, call, Named::Not).await?;
     let secret = (app.api_keys.hash(&key), Duration::from_secs(overlap));
     let rotated = app.store.rotate_key(&scope, key.id(), secret, &entry).await?;
-    let rotated = rotated.ok_or(ApiError::KeyNotFound)?;
-    Ok(json(StatusCode::OK, &Shown::with(&rotated, Some(key.expose()))))
+    match rotated {
+        Rotated::Done(rotated) => {
+            Ok(json(StatusCode::OK, &Shown::with(&rotated, Some(key.expose()))))
+        }
+        Rotated::Full(until) => {
+            let left = (until - OffsetDateTime::now_utc()).unsigned_abs();
+            Err(ApiError::RotatedTooOften { retry_after: left })
+        }
+        Rotated::Absent => Err(ApiError::KeyNotFound),
+    }
 }
 
 /// Ends a key. A key ends itself and no other: one that was stolen locks nobody out.
