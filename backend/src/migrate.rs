@@ -200,6 +200,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0024_told_once.sql", include_str!("../migrations/0024_told_once.sql")),
     ("0025_keys_end.sql", include_str!("../migrations/0025_keys_end.sql")),
     ("0026_overlaps.sql", include_str!("../migrations/0026_overlaps.sql")),
+    ("0027_bounded.sql", include_str!("../migrations/0027_bounded.sql")),
 ];
 
 #[cfg(test)]

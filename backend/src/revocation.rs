@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::timeout};
 use crate::{
     error::Chain,
     metrics::Metrics,
-    store::{Changed, Refreshed},
+    store::{Began, Changed, Refreshed},
 };
 
 /// What came of a change that may have ended a credential.
@@ -89,6 +89,12 @@ impl Courier {
 impl Ends for Option<Revocation> {
     fn ended(&self) -> Option<&Revocation> {
         self.as_ref()
+    }
+}
+
+impl Ends for Option<Began> {
+    fn ended(&self) -> Option<&Revocation> {
+        self.as_ref().and_then(|began| began.ended.as_ref())
     }
 }
 

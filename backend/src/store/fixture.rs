@@ -58,7 +58,8 @@ impl World {
     pub(crate) async fn log_in(&self, user: UserId, generation: u64, id: Uuid) -> bool {
         let session = NewSession { id, user, generation, seed: [7; 32], personal: None };
         let entry = entry(EventType::LoginSucceeded, Some(user));
-        self.store.start_session(&session, &entry).await.unwrap()
+        let displaced = self::entry(EventType::LoggedOut, Some(user));
+        self.store.start_session(&session, (&entry, &displaced)).await.unwrap().is_some()
     }
 
     /// Changes an account as the operator at the console does.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError, first, fitting, mismatch,
-    revocations::revoked,
+    sessions::ended_or_all,
     sole,
     trail::Appended,
     users::{ended, roles_in},
@@ -64,22 +64,25 @@ impl Store {
         Ok(sole(rows)?.try_get(0)?)
     }
 
-    /// Ends a foreign token of the owner's, which lives until `expires_at`. `None`: it has ended.
+    /// Ends a foreign token of the owner's, which lives until `expires_at`; where too many ended so lately
+    /// that it ends all that is theirs, `everywhere` says so. `None`: it has ended.
     pub(crate) async fn end_foreign(
         &self,
         scope: &Scope,
         (token, expires_at): (Uuid, u64),
-        entry: &Entry,
+        (entry, everywhere): (&Entry, &Entry),
     ) -> Result<Option<Revocation>, StoreError> {
         const SQL: &str = "\
-            SELECT revoked_until FROM credentials.end_foreign($1, $2, $3, to_timestamp($4::bigint), $5)";
+            SELECT revoked_until, generation
+            FROM credentials.end_foreign($1, $2, $3, to_timestamp($4::bigint), $5, $6)";
         let (owner, expires_at) = (scope.owner(), fitting::<_, i64>(expires_at)?);
-        let record = Appended::new(entry);
+        let (record, everywhere) = (Appended::new(entry), Appended::new(everywhere));
         let scoped = self.pools.auth.scoped(scope.context());
-        let rows = scoped.write(SQL, &[&owner.0, &token, &expires_at, &record]).await?;
+        let rows =
+            scoped.write(SQL, &[&owner.0, &token, &expires_at, &record, &everywhere]).await?;
         let Some(row) = first(rows) else { return Ok(None) };
         entry.note_written();
-        revoked(owner, Revoked::Token(token), row.try_get("revoked_until")?).map(Some)
+        ended_or_all(owner, Revoked::Token(token), &row).map(Some)
     }
 
     /// Lets a subject in as the user whom the act is about. `entry` says so.

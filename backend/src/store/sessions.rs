@@ -39,6 +39,14 @@ pub(crate) struct NewSession {
     pub(crate) personal: Option<Vec<u8>>,
 }
 
+/// A session that has begun.
+pub(crate) struct Began {
+    /// The generation that it is of.
+    pub(crate) generation: u64,
+    /// What ended for it: their oldest session, where they had as many as they may have.
+    pub(crate) ended: Option<Revocation>,
+}
+
 /// A session that lives, as its owner sees it.
 pub(crate) struct SessionRow {
     /// Its id.
@@ -112,22 +120,26 @@ impl Worthless {
 }
 
 impl Store {
-    /// Begins a session and notes the login. `false`: the account has changed since it was read, and
-    /// there is no session.
+    /// Begins a session and notes the login; where another ended for it, `displaced` says so. `None`: the
+    /// account has changed since it was read, and there is no session.
     pub(crate) async fn start_session(
         &self,
         session: &NewSession,
-        entry: &Entry,
-    ) -> Result<bool, StoreError> {
-        const SQL: &str = "SELECT credentials.start_session($1, $2, $3, $4, $5, $6)";
+        (entry, displaced): (&Entry, &Entry),
+    ) -> Result<Option<Began>, StoreError> {
+        const SQL: &str = "\
+            SELECT generation, ended, ended_all, revoked_until FROM credentials.start_session($1, $2, $3, $4, $5, $6, $7)";
         let NewSession { id, user, generation, seed, personal } = session;
         let (generation, record) = (fitting::<_, i64>(*generation)?, Appended::new(entry));
+        let (seed, displaced) = (seed.as_slice(), Appended::new(displaced));
         let rows = self
             .pools
             .auth
-            .call(SQL, &[&user.0, &generation, id, &seed.as_slice(), personal, &record])
+            .call(SQL, &[&user.0, &generation, id, &seed, personal, &record, &displaced])
             .await?;
-        done(rows, entry)
+        let Some(row) = first(rows) else { return Ok(None) };
+        entry.note_written();
+        Began::read(&row, *user).map(Some)
     }
 
     /// Whether an access token lives: its user is active and still in its generation, its session has
@@ -212,21 +224,23 @@ impl Store {
         Ok(())
     }
 
-    /// Ends one of the owner's sessions. `None`: they have no such session, or it has ended.
+    /// Ends one of the owner's sessions; where too many ended so lately that it ends all of them,
+    /// `everywhere` says so. `None`: they have no such session, or it has ended.
     pub(crate) async fn end_session<C: Custody>(
         &self,
         whose: &C,
         session: Uuid,
-        entry: &Entry,
+        (entry, everywhere): (&Entry, &Entry),
     ) -> Result<Option<Revocation>, StoreError> {
-        const SQL: &str = "SELECT revoked_until FROM credentials.end_session($1, $2, $3, $4, $5)";
+        const SQL: &str = "\
+            SELECT revoked_until, generation FROM credentials.end_session($1, $2, $3, $4, $5, $6)";
         let (owner, record) = (whose.owner(), Appended::new(entry));
-        let act = whose.context().purpose;
+        let (act, everywhere) = (whose.context().purpose, Appended::new(everywhere));
         let scoped = C::credentials(&self.pools).scoped(whose.context());
-        let rows = scoped.write(SQL, &[&act, &owner.0, &session, &record]).await?;
+        let rows = scoped.write(SQL, &[&act, &owner.0, &session, &record, &everywhere]).await?;
         let Some(row) = first(rows) else { return Ok(None) };
         entry.note_written();
-        revoked(owner, Revoked::Session(session), row.try_get("revoked_until")?).map(Some)
+        ended_or_all(owner, Revoked::Session(session), &row).map(Some)
     }
 
     /// Ends all of the owner's sessions. `None`: there is no such user.
@@ -280,6 +294,20 @@ impl Store {
     }
 }
 
+impl Began {
+    fn read(row: &Row, user: UserId) -> Result<Self, StoreError> {
+        let generation = fitting(row.try_get::<_, i64>("generation")?)?;
+        let ended: Option<Uuid> = row.try_get("ended")?;
+        let ended = match row.try_get("ended_all")? {
+            true => Some(Revoked::Before(generation)),
+            false => ended.map(Revoked::Session),
+        };
+        let until = || row.try_get("revoked_until");
+        let ended = ended.map(|ended| revoked(user, ended, until()?)).transpose()?;
+        Ok(Self { generation, ended })
+    }
+}
+
 impl Refreshed {
     fn read(row: &Row, session: Uuid, user: UserId) -> Result<Self, StoreError> {
         match row.try_get("outcome")? {
@@ -310,6 +338,20 @@ impl SessionRow {
     }
 }
 
+/// What `row` says has ended of `owner`'s: `one`, or all before the generation that it tells.
+pub(super) fn ended_or_all(
+    owner: UserId,
+    one: Revoked,
+    row: &Row,
+) -> Result<Revocation, StoreError> {
+    let generation: Option<i64> = row.try_get("generation")?;
+    let ended = match generation {
+        Some(generation) => Revoked::Before(fitting(generation)?),
+        None => one,
+    };
+    revoked(owner, ended, row.try_get("revoked_until")?)
+}
+
 /// How long the token before the newest is good, even where its successor has arrived: for two
 /// requests of one client that cross.
 const OVERLAP: Duration = Duration::from_secs(10);
@@ -318,66 +360,4 @@ const OVERLAP: Duration = Duration::from_secs(10);
 const MOST: i32 = 1_000;
 
 #[cfg(test)]
-mod tests {
-    use memoric_contract::{Operation, Role, audit::EventType};
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::{
-        administration::Administration,
-        store::{
-            Context,
-            fixture::{World, entry, scope},
-        },
-    };
-
-    #[tokio::test]
-    async fn an_admin_sees_the_sessions_of_another_on_the_record_alone() {
-        const SQL: &str = "\
-            SELECT id FROM credentials.list_sessions(current_setting('memoric.context'), $1, '1 day', '1 day', 10)";
-        let world = World::new().await;
-        assert!(world.log_in(world.bob, 1, Uuid::new_v4()).await);
-        let own = scope(world.alice, Role::Admin, Operation::ListSessions);
-        let context = Context { target: world.bob, ..own.context().clone() };
-        let act = Administration::in_context(context);
-        let told = |owner| {
-            let mut told = entry(EventType::AccessGranted, Some(world.alice));
-            told.record.owner = Some(owner);
-            told.record.operation = Some(Operation::ListSessions);
-            told
-        };
-        let seen = async |entry: Option<&Entry>| {
-            let scoped = world.store.pools().admin.scoped(act.context());
-            let mut tx = scoped.begin().await.unwrap();
-            if let Some(entry) = entry {
-                let append = "SELECT audit.append($1, NULL)";
-                tx.query(append, &[&Appended::new(entry)]).await.unwrap();
-            }
-            let rows = tx.query(SQL, &[&world.bob.0]).await;
-            tx.commit().await.ok();
-            rows.map(|rows| rows.len()).map_err(|error| error.code().unwrap().code().to_owned())
-        };
-
-        assert_eq!(seen(None).await, Err("28000".to_owned()), "no record");
-        let elsewhere = Operation::LogoutEverywhere;
-        let mut another = told(world.bob);
-        another.record.operation = Some(elsewhere);
-        assert_eq!(seen(Some(&another)).await, Err("28000".to_owned()), "of something else");
-        assert_eq!(seen(Some(&told(world.bob))).await, Ok(1));
-        assert_eq!(seen(None).await, Err("28000".to_owned()), "of an earlier transaction");
-    }
-
-    #[tokio::test]
-    async fn sessions_that_ended_are_found_without_reading_the_others() {
-        let world = World::new().await;
-        let body = world
-            .as_superuser("SELECT prosrc FROM pg_proc WHERE oid = 'credentials.purge'::regproc")
-            .await
-            .concat();
-        let delete = body.split(';').find(|each| each.contains("memoric.sessions")).unwrap();
-
-        let plan = world.as_superuser(&format!("SET enable_seqscan = off; EXPLAIN {delete}")).await;
-
-        assert!(plan.concat().contains("sessions_ended"), "{plan:#?}");
-    }
-}
+mod tests;

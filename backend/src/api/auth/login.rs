@@ -223,11 +223,6 @@ async fn begin_session(
 ) -> Result<Option<Begun>, ApiError> {
     let id = Uuid::new_v4();
     let seed = random_seed().map_err(ApiError::unwritable)?;
-    let ends_at = SystemTime::now() + app.sessions.lives().unrefreshed();
-    let ends_at = ends_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (access_token, expires_in) = access_token(app, account, (id, FIRST, ends_at))?;
-    let refresh_token = app.sessions.token(id, FIRST, &seed);
-    let begun = Begun { access_token, expires_in, refresh_token };
 
     let record = Record { session: Some(id), ..success(call, account) };
     let entry = app.scribe.entry(record, call, Named::Known(&account.username)).await?;
@@ -238,8 +233,17 @@ async fn begin_session(
         seed,
         personal: app.scribe.session(id, account.id, call).await?,
     };
-    let began = app.store.start_session(&session, &entry).await?;
-    Ok(began.then_some(begun))
+    let displaced = app.scribe.entry(displaced(call, account), call, Named::Not).await?;
+    let store = app.store.clone();
+    let work = async move { store.start_session(&session, (&entry, &displaced)).await };
+    let Some(began) = app.revoke(call, work).await? else { return Ok(None) };
+
+    let ends_at = SystemTime::now() + app.sessions.lives().unrefreshed();
+    let ends_at = ends_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = Account { generation: began.generation, ..account.clone() };
+    let (access_token, expires_in) = access_token(app, &now, (id, FIRST, ends_at))?;
+    let refresh_token = app.sessions.token(id, FIRST, &seed);
+    Ok(Some(Begun { access_token, expires_in, refresh_token }))
 }
 
 /// Puts a hash of today's kind in the place of an older one. A login does not fail for want of it.
@@ -269,6 +273,18 @@ fn success(call: &Call, account: &Account) -> Record {
         subject: Some(account.id),
         metadata: Some(json!({ "roles": account.roles })),
         ..audit::of_operation(call, Some(account.id), StatusCode::OK)
+    }
+}
+
+/// The record of the session that ends for another, or of all that do.
+fn displaced(call: &Call, account: &Account) -> Record {
+    Record {
+        number: 1,
+        event: EventType::LoggedOut,
+        action: Some(Action::Delete),
+        resource: Some(Resource::Session),
+        description: Some("more sessions than one user may have".to_owned()),
+        ..Record { metadata: None, ..success(call, account) }
     }
 }
 

@@ -19,7 +19,7 @@ use super::super::{
 };
 use crate::{
     app::App,
-    audit::{self, Named},
+    audit::{self, Entry, Named},
     caller::Call,
     crossing::Crossing,
     error::ApiError,
@@ -141,9 +141,10 @@ async fn end(
     (whose, session): (impl Custody + Send + 'static, Uuid),
     record: Record,
 ) -> Result<Option<Revocation>, ApiError> {
-    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let (entry, all) = entries(app, call, record).await?;
     let store = app.store.clone();
-    app.revoke(call, async move { store.end_session(&whose, session, &entry).await }).await
+    let work = async move { store.end_session(&whose, session, (&entry, &all)).await };
+    app.revoke(call, work).await
 }
 
 /// Ends a token that another minted, which would have ended by itself at `expires_at`.
@@ -154,10 +155,21 @@ async fn end_foreign(
     (token, expires_at): (Uuid, u64),
     record: Record,
 ) -> Result<Option<Revocation>, ApiError> {
-    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    let (entry, all) = entries(app, call, record).await?;
     let store = app.store.clone();
-    let work = async move { store.end_foreign(&scope, (token, expires_at), &entry).await };
+    let work = async move { store.end_foreign(&scope, (token, expires_at), (&entry, &all)).await };
     app.revoke(call, work).await
+}
+
+/// What is told of one end, and what besides where it has to be the end of all.
+async fn entries(app: &App, call: &Call, record: Record) -> Result<(Entry, Entry), ApiError> {
+    let everywhere = Record {
+        number: 1,
+        description: Some("all sessions: too many ended one by one".to_owned()),
+        ..record.clone()
+    };
+    let entry = app.scribe.entry(record, call, Named::Not).await?;
+    Ok((entry, app.scribe.entry(everywhere, call, Named::Not).await?))
 }
 
 async fn end_all(
