@@ -31,6 +31,8 @@ pub(crate) enum ApiError {
     NotPresented,
     #[error("the credentials are not those of an active user")]
     InvalidCredentials,
+    #[error("more credentials than one were presented")]
+    SeveralCredentials,
     #[error("the caller may not do this")]
     Forbidden,
     #[error("registration is closed")]
@@ -144,6 +146,7 @@ impl ApiError {
             | Self::InvalidResetToken
             | Self::NoSession
             | Self::TooManyKeys
+            | Self::SeveralCredentials
             | Self::Incomplete => StatusCode::BAD_REQUEST,
             Self::UserNotFound | Self::SessionNotFound | Self::KeyNotFound | Self::NotHere => {
                 StatusCode::NOT_FOUND
@@ -171,6 +174,7 @@ impl ApiError {
                 "unauthenticated"
             }
             Self::InvalidCredentials => "invalid_credentials",
+            Self::SeveralCredentials => "several_credentials",
             Self::Forbidden => "forbidden",
             Self::RegistrationClosed => "registration_closed",
             Self::UsernameTaken(_) => "username_taken",
@@ -206,6 +210,7 @@ impl ApiError {
                 "Missing authentication credentials".to_owned()
             }
             Self::InvalidCredentials => "Invalid credentials".to_owned(),
+            Self::SeveralCredentials => "Present one credential only".to_owned(),
             Self::Forbidden => "Insufficient permissions".to_owned(),
             Self::RegistrationClosed => "Registration is closed".to_owned(),
             Self::UsernameTaken(name) => format!("Username '{name}' already exists"),

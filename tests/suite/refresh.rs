@@ -49,6 +49,26 @@ async fn the_guides_command_gives_a_new_pair() {
 }
 
 #[tokio::test]
+async fn one_refresh_token_is_enough() {
+    let world = World::start().await;
+    world.register("alice").await;
+    let [one, other] =
+        [Holder::log_in(&world, "alice").await, Holder::log_in(&world, "alice").await];
+    let ask = async |body: Value| {
+        let asked = world.ask(Method::POST, "/auth/refresh").bearer_auth(&one.refresh);
+        let answer = asked.json(&body).send().await.unwrap();
+        (answer.status(), answer.json::<Value>().await.unwrap()["code"].clone())
+    };
+
+    for second in [&other.refresh, &one.refresh] {
+        let refused = (StatusCode::BAD_REQUEST, json!("several_credentials"));
+        assert_eq!(ask(json!({ "refresh_token": second })).await, refused);
+    }
+    assert_eq!(ask(json!({"grant_type": "refresh_token"})).await.0, StatusCode::OK);
+    assert_eq!(refresh(&world, &other.refresh).await.0, StatusCode::OK, "it was not touched");
+}
+
+#[tokio::test]
 async fn what_is_no_refresh_token_of_ours_is_refused_alike() {
     let world = World::start().await;
     world.register("alice").await;

@@ -68,15 +68,26 @@ pub(in crate::api) async fn refresh(app: &App, call: &Call, body: Body) -> Answe
     }
 }
 
-/// The token: behind `Bearer`, as the guide has it, or in a JSON body.
+/// The token: behind `Bearer`, as the guide has it, or in a JSON body, and never in both.
 async fn presented(call: &Call, body: Body) -> Result<SecretString, ApiError> {
-    if let Some(token) = bearer(call.headers()) {
-        return Ok(SecretString::from(token.to_owned()));
+    let (headers, operation) = (call.headers(), Operation::Refresh);
+    let Some(token) = bearer(headers) else {
+        return body::fields(headers, body, operation, |mut sent| {
+            sent.secret("refresh_token").ok_or_else(|| sent.refusal())
+        })
+        .await;
+    };
+    let another = body::maybe_fields(headers, body, operation, |mut sent| {
+        Ok(sent.secret("refresh_token").is_some())
+    });
+    match another.await {
+        Ok(Some(true)) => Err(ApiError::SeveralCredentials),
+        // Whatever else a client sends along is nothing to us, as it always was.
+        Ok(_) | Err(ApiError::Invalid(_) | ApiError::UnsupportedMediaType) => {
+            Ok(SecretString::from(token.to_owned()))
+        }
+        Err(error) => Err(error),
     }
-    body::fields(call.headers(), body, Operation::Refresh, |mut sent| {
-        sent.secret("refresh_token").ok_or_else(|| sent.refusal())
-    })
-    .await
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
