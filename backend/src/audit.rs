@@ -11,7 +11,7 @@ use std::{
 use axum::http::StatusCode;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use memoric_contract::{
-    CredentialKind, Identity, Operation, RequestId, UserId,
+    CredentialKind, Identity, Network, Operation, RequestId, UserId,
     audit::{Emitter, EventType, LONGEST_NAME, Personal, Record, Severity, safe_text},
     spool::Poisoned,
 };
@@ -226,6 +226,11 @@ impl Scribe {
             ..Entry::impersonal(record)
         };
         Ok((entry, wrapped))
+    }
+
+    /// Stands for a network where two are compared: what is written for debugging is good enough for that.
+    pub(crate) fn network_hash(&self, network: Network) -> [u8; 32] {
+        self.secrets.audit_hash("network", &format!("{network:?}"))
     }
 
     /// What the trail is searched by in place of an address.

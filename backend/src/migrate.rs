@@ -201,6 +201,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0025_keys_end.sql", include_str!("../migrations/0025_keys_end.sql")),
     ("0026_overlaps.sql", include_str!("../migrations/0026_overlaps.sql")),
     ("0027_bounded.sql", include_str!("../migrations/0027_bounded.sql")),
+    ("0028_told_again.sql", include_str!("../migrations/0028_told_again.sql")),
 ];
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) use self::{
     links::LinkOutcome,
     memories::{AtMost, MemoryRow, NewMemoryRow},
     pool::{Pools, StoreError},
-    sessions::{Began, NewSession, Refreshed, SessionRow, Worthless},
+    sessions::{Began, NewSession, RefreshEntries, Refreshed, SessionRow, Worthless},
     tls::TlsError,
     trail::{Delivered, TrailFilter, TrailPage, TrailRow},
     users::{Account, NewAccount, Taken},

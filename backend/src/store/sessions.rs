@@ -61,6 +61,18 @@ pub(crate) struct SessionRow {
     pub(crate) personal: Option<Vec<u8>>,
 }
 
+/// The records of all that may come of a refresh, of which one is written.
+pub(crate) struct RefreshEntries {
+    /// There is a new pair.
+    pub(crate) refreshed: Entry,
+    /// The same pair was told again.
+    pub(crate) repeated: Entry,
+    /// The same pair was told again, to another network than before.
+    pub(crate) elsewhere: Entry,
+    /// The token is in other hands too.
+    pub(crate) reused: Entry,
+}
+
 /// What came of a refresh token whose MAC was right.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Refreshed {
@@ -168,27 +180,36 @@ impl Store {
         found.map(|row| Ok((UserId(row.try_get("user_id")?), row.try_get("seed")?))).transpose()
     }
 
-    /// Carries `session`, which is `user`'s, on from the refresh token of `presented`, and appends the one of the records
-    /// that says what came of it.
+    /// Carries `session`, which is `user`'s, on from the refresh token of `presented`, which came from `network`, and
+    /// appends the one of the records that says what came of it.
     pub(crate) async fn refresh(
         &self,
         (session, user): (Uuid, UserId),
-        presented: u32,
+        (presented, network): (u32, [u8; 32]),
         lives: Lives,
-        (refreshed, reused): (&Entry, &Entry),
+        entries: &RefreshEntries,
     ) -> Result<Refreshed, StoreError> {
         const SQL: &str = "\
             SELECT outcome, counter, ends_at, revoked_until
-            FROM credentials.refresh($1, $2, make_interval(secs => $3), make_interval(secs => $4), make_interval(secs => $5), $6, $7)";
+            FROM credentials.refresh($1, $2, $3, make_interval(secs => $4), make_interval(secs => $5), make_interval(secs => $6), $7, $8, $9, $10)";
         // No token of ours has a counter beyond what the database can count.
         let Ok(presented) = i32::try_from(presented) else { return Ok(Refreshed::Ended) };
-        let (appended, or_appended) = (Appended::new(refreshed), Appended::new(reused));
+        let RefreshEntries { refreshed, repeated, elsewhere, reused } = entries;
+        let [advanced, again, away, copied] =
+            [refreshed, repeated, elsewhere, reused].map(Appended::new);
+        let network = network.as_slice();
         let seconds = [lives.idle, lives.life, OVERLAP].map(|span| span.as_secs_f64());
         let [idle, life, overlap] = &seconds;
         let rows = self
             .pools
             .auth
-            .call(SQL, &[&session, &presented, idle, life, overlap, &appended, &or_appended])
+            .call(
+                SQL,
+                &[
+                    &session, &presented, &network, idle, life, overlap, &advanced, &again, &away,
+                    &copied,
+                ],
+            )
             .await?;
         let came_of_it = Refreshed::read(&sole(rows)?, session, user)?;
         match came_of_it {

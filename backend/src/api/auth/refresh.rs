@@ -13,16 +13,17 @@ use memoric_contract::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::{Answer, body, json};
+use super::super::{Answer, body, json as answer};
 use crate::{
     app::App,
     audit::{self, Named},
     caller::Call,
     error::ApiError,
-    store::{Account, Refreshed, Worthless},
+    store::{Account, RefreshEntries, Refreshed, Worthless},
     tokens::Bearer,
 };
 
@@ -117,12 +118,25 @@ async fn carry_on(app: &App, call: &Call, believed: &Believed) -> Result<Refresh
         description: Some("a refresh token came back after its successor had arrived".to_owned()),
         ..about(StatusCode::UNAUTHORIZED)
     };
-    let refreshed = app.scribe.entry(refreshed, call, Named::Not).await?;
-    let reused = app.scribe.entry(reused, call, Named::Not).await?;
+    // An answer that was lost is told again, and so is one to whoever copied the token and was quick.
+    let repeated =
+        Record { metadata: Some(json!({ "told_again": true })), ..about(StatusCode::OK) };
+    let elsewhere = Record {
+        severity: Severity::Warning,
+        description: Some("told again, to another network than before".to_owned()),
+        ..repeated.clone()
+    };
+    let sealed = async |record| app.scribe.entry(record, call, Named::Not).await;
+    let entries = RefreshEntries {
+        refreshed: sealed(refreshed).await?,
+        repeated: sealed(repeated).await?,
+        elsewhere: sealed(elsewhere).await?,
+        reused: sealed(reused).await?,
+    };
     let (counter, lives) = (believed.token.counter, app.sessions.lives());
+    let presented = (counter, app.scribe.network_hash(call.network()));
     let store = app.store.clone();
-    let refresh =
-        async move { store.refresh((session, user), counter, lives, (&refreshed, &reused)).await };
+    let refresh = async move { store.refresh((session, user), presented, lives, &entries).await };
     app.revoke(call, refresh).await
 }
 
@@ -144,7 +158,7 @@ fn pair(
         refresh_token: &refresh_token,
         refresh_expires_in: seconds_until(ends_at),
     };
-    Ok(json(StatusCode::OK, &pair))
+    Ok(answer(StatusCode::OK, &pair))
 }
 
 /// An access token, of a session that ends at `session_ends_at` in epoch seconds, for who `account` is
