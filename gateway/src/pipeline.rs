@@ -219,15 +219,18 @@ impl Pipeline {
         upload.watch(session, self.pace);
         received?;
         match &exchange.caller {
-            Some(caller) if exchange.upload.is_over() && exchange.began.elapsed() > FRESH => {
+            Some(caller) if exchange.upload.is_over() => {
                 authn::ensure_unexpired(caller, now())?;
                 self.revocations.ensure_current(caller)?;
-                self.revocations.ensure_live(caller).await
+                match exchange.began.elapsed() > FRESH {
+                    true => self.revocations.ensure_live(caller).await,
+                    false => Ok(()),
+                }
             }
             _ => Ok(()),
         }
     }
 }
 
-/// How long what a head was judged by is good for: about as long as news of a revocation take.
+/// How long the news are good for by which a head was judged: about as long as they take to come.
 const FRESH: Duration = Duration::from_millis(50);

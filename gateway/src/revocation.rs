@@ -99,10 +99,12 @@ impl Revocations {
         self.list.is_current(identity)
     }
 
-    /// Rejects an identity of which not everything is true any more that it was judged by. The
-    /// credential may live on: whoever asks again is judged by what is true then.
+    /// Rejects an identity whose credential is known here to have ended, or of which not everything is
+    /// true any more that it was judged by. In that case the credential may live on: whoever asks again
+    /// is judged by what is true then. Nobody is asked.
     pub(crate) fn ensure_current(&self, identity: &Identity) -> Result<(), Rejection> {
-        if self.is_current(identity) { Ok(()) } else { Err(Rejection::Revoked) }
+        let has_ended = self.list.revokes(identity) || !self.is_current(identity);
+        if has_ended { Err(Rejection::Revoked) } else { Ok(()) }
     }
 
     /// Takes note of a revocation, from wherever it was heard. Hearing it again does no harm.

@@ -91,7 +91,7 @@ async fn a_backend_that_dies_in_the_middle_leaves_a_change_with_its_record_or_ne
         (
             "logout",
             "SELECT count(*) FROM memoric.sessions JOIN memoric.users ON users.id = user_id
-             WHERE username = 'carol' AND ended_at IS NOT NULL",
+             WHERE username = 'carol' AND sessions.ended_at IS NOT NULL",
         ),
         ("change_user", "SELECT count(*) FROM memoric.users WHERE namespace = 'staff'"),
     ] {

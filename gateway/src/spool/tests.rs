@@ -452,7 +452,7 @@ const SHIPS: &str = "MEMORIC_TEST_SPOOL_SHIPS";
 fn a_child_that_will_be_killed() {
     let Some(folder) = env::var_os(CHILD) else { return };
     let folder = PathBuf::from(folder);
-    let spool = Spool::open(SpoolSettings { known: 1 << 30, ..settings(&folder) }).unwrap();
+    let spool = open_in_time(&folder);
     let (run, next) = (Uuid::new_v4().as_u128() as u64, AtomicU64::new(0));
 
     thread::scope(|scope| {
@@ -493,6 +493,21 @@ impl Transport for FileOfIds {
             4 => Err(Undelivered::Away),
             _ => Ok(Answer { acknowledged: ids, refused: Vec::new() }),
         }
+    }
+}
+
+/// Opens a spool with room for everything, which may take a moment: a process that another test begins just now holds
+/// whatever is open here until it runs its own program.
+fn open_in_time(folder: &Path) -> Spool {
+    let settings =
+        || SpoolSettings { known: 1 << 30, drain: Duration::from_secs(60), ..settings(folder) };
+    let began = Instant::now();
+    loop {
+        match Spool::open(settings()) {
+            Ok(spool) => return spool,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -538,8 +553,7 @@ fn whatever_was_kept_before_a_kill_is_read_back_exactly_once() {
         assert!(!this_round.is_empty());
         kept.extend(this_round);
 
-        let spool =
-            Spool::open(SpoolSettings { known: 1 << 30, ..settings(folder.path()) }).unwrap();
+        let spool = open_in_time(folder.path());
         let mut read: HashMap<Uuid, u32> = HashMap::new();
         records(&spool).into_iter().for_each(|id| *read.entry(id).or_default() += 1);
         assert!(read.values().all(|times| *times == 1), "round {round}: a record is there twice");
@@ -561,7 +575,7 @@ async fn whatever_was_kept_before_a_kill_reaches_the_trail_although_delivery_was
         let (path, ships) = (folder.path().to_owned(), true);
         kept.extend(tokio::task::spawn_blocking(move || kill_one(&path, ships)).await.unwrap());
     }
-    let spool = Spool::open(SpoolSettings { known: 1 << 30, ..settings(folder.path()) }).unwrap();
+    let spool = open_in_time(folder.path());
     let path = folder.path().join("trail");
     spool.run(FileOfIds { path: path.clone(), sent: AtomicU32::new(0) }, async {}).await;
 
