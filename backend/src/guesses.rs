@@ -1,20 +1,26 @@
 //! Guesses at passwords: how many were wrong, and who has to wait for how long.
 
 mod ledger;
+mod rules;
 mod turns;
 
 use std::{
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use memoric_contract::{Network, Site};
+use memoric_contract::{Network, Site, UserId};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use self::{
-    ledger::{Charge, Ledger, Rule},
-    turns::{Pace, Turns, Waiter},
+    ledger::{Charge, Ledger},
+    rules::{
+        ACCOUNT, ACCOUNT_TURNS, MOST, MOST_WAITING, NETWORK, OVERALL, OVERALL_TURNS, PAIR, SITE,
+        SITE_TURNS, USER, USER_TURNS,
+    },
+    turns::{Turns, Waiter},
 };
 
 /// The wrong guesses of late: for each name from each network, for each name, from each network, from
@@ -27,8 +33,9 @@ use self::{
 /// Each has a wait that grows with them, to an end. Where others can make it grow, whoever was told to
 /// wait has a turn, which comes when they were told, whoever else presses; everybody of one site has one
 /// turn at a time, so that many networks of one hand wait as one.
-/// Who is known (by a device that has logged in, or by a session) answers for their own guesses
-/// alone, so whatever strangers do keeps nobody out of their account on their own machine.
+/// Who is known (by a device that has logged in, or by a session) answers for their own guesses, and
+/// for those of all who are known as the same user, so whatever strangers do keeps nobody out of their
+/// account on their own machine, and many devices of one account guess no faster than a few.
 ///
 /// Every backend counts for itself.
 pub(crate) struct Guesses {
@@ -40,8 +47,8 @@ pub(crate) struct Guesses {
 pub(crate) enum Guesser {
     /// Somebody in a network, at a name, whatever it stands for.
     Stranger(NameKey, Network),
-    /// A device of the account's owner, or a session of theirs, by its id.
-    Known(Uuid),
+    /// A device of a user's, or a session of theirs, by its id.
+    Known(UserId, Uuid),
 }
 
 /// Stands for a name as typed, which may be a password.
@@ -67,14 +74,16 @@ struct Books {
     sites: Ledger<Site>,
     overall: Ledger<()>,
     known: Ledger<Uuid>,
+    users: Ledger<UserId>,
     account_turns: Turns<NameKey, Site>,
     site_turns: Turns<Site, Network>,
     overall_turns: Turns<(), Site>,
+    user_turns: Turns<UserId, Uuid>,
 }
 
 enum Charged {
     Stranger(Box<Strange>),
-    Known(Charge<Uuid>),
+    Known(Known),
 }
 
 /// What a stranger's guess was counted as, and whose turns it took.
@@ -87,6 +96,15 @@ struct Strange {
     site: Charge<Site>,
     overall: Charge<()>,
     turns: Taken,
+}
+
+/// What the guess of who is known was counted as, and when the turn came that it took.
+struct Known {
+    user: UserId,
+    id: Uuid,
+    own: Charge<Uuid>,
+    all: Charge<UserId>,
+    turn: Option<Instant>,
 }
 
 /// When the turns came that were taken.
@@ -106,9 +124,11 @@ impl Guesses {
                 sites: Ledger::new(SITE, MOST, now),
                 overall: Ledger::new(OVERALL, 1, now),
                 known: Ledger::new(PAIR, MOST, now),
+                users: Ledger::new(USER, MOST, now),
                 account_turns: Turns::new(ACCOUNT_TURNS, MOST_WAITING, now),
                 site_turns: Turns::new(SITE_TURNS, MOST_WAITING, now),
                 overall_turns: Turns::new(OVERALL_TURNS, MOST_WAITING, now),
+                user_turns: Turns::new(USER_TURNS, MOST_WAITING, now),
             }),
         })
     }
@@ -156,9 +176,10 @@ impl Guess {
                 (books.sites.wrong(&charged.site, now), "from one site"),
                 (books.overall.wrong(&charged.overall, now), "at all accounts"),
             ],
-            Charged::Known(known) => {
-                vec![(books.known.wrong(known, now), "from a known device or session")]
-            }
+            Charged::Known(known) => vec![
+                (books.known.wrong(&known.own, now), "from a known device or session"),
+                (books.users.wrong(&known.all, now), "from the known devices of one account"),
+            ],
         };
         let begun: Vec<_> = begun.into_iter().filter_map(|(is, what)| is.then_some(what)).collect();
         (!begun.is_empty()).then_some(Burst(begun))
@@ -170,16 +191,14 @@ impl Guess {
         let mut books = self.guesses.books();
         match &self.charged {
             Charged::Stranger(charged) => books.pairs.clear(&charged.pair),
-            Charged::Known(known) => books.known.clear(known),
+            Charged::Known(known) => books.known.clear(&known.own),
         }
     }
 
     /// It came to nothing, and nobody has learnt anything by it.
     pub(crate) fn was_none(self) {
         self.take_back();
-        if let Charged::Stranger(charged) = &self.charged {
-            self.guesses.books().give_back(charged);
-        }
+        self.guesses.books().give_back(&self.charged);
     }
 
     fn take_back(&self) {
@@ -192,7 +211,10 @@ impl Guess {
                 books.sites.take_back(&charged.site, self.made);
                 books.overall.take_back(&charged.overall, self.made);
             }
-            Charged::Known(known) => books.known.take_back(known, self.made),
+            Charged::Known(known) => {
+                books.known.take_back(&known.own, self.made);
+                books.users.take_back(&known.all, self.made);
+            }
         }
     }
 }
@@ -208,7 +230,7 @@ impl Books {
     fn wait(&mut self, guesser: Guesser, now: Instant) -> Duration {
         let (name, by) = match guesser {
             Guesser::Stranger(name, network) => (name, network),
-            Guesser::Known(id) => return self.known.wait(id, now),
+            Guesser::Known(user, id) => return self.wait_of_known(user, id, now),
         };
         let own = self.pairs.wait((name, by), now).max(self.networks.wait(by, now));
         let (site, is_held) = (by.site(), !own.is_zero());
@@ -222,10 +244,25 @@ impl Books {
         own.max(account).max(beside).max(overall)
     }
 
+    fn wait_of_known(&mut self, user: UserId, id: Uuid, now: Instant) -> Duration {
+        let own = self.known.wait(id, now);
+        let others = self.users.wait(user, now);
+        let who = Waiter { is_held: !own.is_zero(), ..alone(id) };
+        own.max(self.user_turns.wait(user, who, others, now))
+    }
+
     fn charge(&mut self, guesser: Guesser, now: Instant) -> Charged {
         let (name, by) = match guesser {
             Guesser::Stranger(name, network) => (name, network),
-            Guesser::Known(id) => return Charged::Known(self.known.charge(id, now)),
+            Guesser::Known(user, id) => {
+                return Charged::Known(Known {
+                    user,
+                    id,
+                    own: self.known.charge(id, now),
+                    all: self.users.charge(user, now),
+                    turn: self.user_turns.take(user, alone(id), now),
+                });
+            }
         };
         let site = by.site();
         Charged::Stranger(Box::new(Strange {
@@ -245,8 +282,16 @@ impl Books {
     }
 
     /// Gives back the turns that `charged` took.
-    fn give_back(&mut self, charged: &Strange) {
-        let Strange { name, by, turns, .. } = charged;
+    fn give_back(&mut self, charged: &Charged) {
+        let Strange { name, by, turns, .. } = match charged {
+            Charged::Stranger(charged) => &**charged,
+            Charged::Known(Known { user, id, turn, .. }) => {
+                if let Some(due) = *turn {
+                    self.user_turns.give_back(*user, alone(*id), due);
+                }
+                return;
+            }
+        };
         let site = by.site();
         if let Some(due) = turns.account {
             self.account_turns.give_back(*name, within(site, *by), due);
@@ -264,74 +309,10 @@ fn within<G>(group: G, network: Network) -> Waiter<G> {
     Waiter { group, network, is_held: false }
 }
 
-/// At one account from one network, or by one who is known: a person who mistypes does not notice, and
-/// a program gets a hundred guesses a day.
-const PAIR: Rule = Rule {
-    free: 10,
-    shortest: Duration::from_secs(1),
-    longest: Duration::from_secs(15 * 60),
-    forgiven: Duration::from_secs(15 * 60),
-};
-
-/// At one account, from wherever. Its end is soon, because its owner waits as well where they are not known.
-const ACCOUNT: Rule = Rule {
-    free: 30,
-    shortest: Duration::from_secs(1),
-    longest: Duration::from_secs(30),
-    forgiven: Duration::from_secs(60),
-};
-
-/// From one network, at whomever. Many people may share one.
-const NETWORK: Rule = Rule {
-    free: 100,
-    shortest: Duration::from_secs(1),
-    longest: Duration::from_secs(60),
-    forgiven: Duration::from_secs(10),
-};
-
-/// From one site, at whomever: as many as from a few networks, for a site may hold thousands.
-const SITE: Rule = Rule {
-    free: 400,
-    shortest: Duration::from_millis(250),
-    longest: Duration::from_secs(15),
-    forgiven: Duration::from_millis(2_500),
-};
-
-/// In all, which is what a guesser with many networks and many names is left to.
-const OVERALL: Rule = Rule {
-    free: 2_000,
-    shortest: Duration::from_millis(50),
-    longest: Duration::from_secs(5),
-    forgiven: Duration::from_millis(50),
-};
-
-/// At one account: a site has a turn every half minute, and however many sites there are, they guess no
-/// faster than this. Whoever waits behind three hundred of them waits a quarter of an hour.
-const ACCOUNT_TURNS: Pace = Pace {
-    apart: Duration::from_secs(3),
-    rest: ACCOUNT.longest,
-    furthest: Duration::from_secs(15 * 60),
-};
-
-/// In one site, of its networks.
-const SITE_TURNS: Pace = Pace {
-    apart: Duration::from_millis(250),
-    rest: SITE.longest,
-    furthest: Duration::from_secs(5 * 60),
-};
-
-/// In all: more slowly than guesses are forgiven.
-const OVERALL_TURNS: Pace = Pace {
-    apart: Duration::from_millis(100),
-    rest: OVERALL.longest,
-    furthest: Duration::from_secs(60),
-};
-
-/// So many are counted apart, of each kind.
-const MOST: usize = 100_000;
-
-/// So many wait for a turn, of each kind.
-const MOST_WAITING: usize = 65_536;
+/// Who waits as nobody else does, wherever they are.
+fn alone<G>(group: G) -> Waiter<G> {
+    within(group, Network::of(Ipv4Addr::UNSPECIFIED.into()))
+}
 
 #[cfg(test)]
 mod tests;

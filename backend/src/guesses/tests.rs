@@ -47,14 +47,34 @@ fn all_networks_guess_no_faster_at_all_accounts() {
 }
 
 #[test]
-fn whoever_is_known_waits_for_their_own_guesses_alone() {
+fn whoever_is_known_waits_for_no_guess_of_strangers() {
     let (guesses, now) = guesses();
     for from in 1..=100 {
         try_once(&guesses, stranger("alice", from), now);
     }
-    let known = Guesser::Known(Uuid::from_u128(1));
-    assert_eq!(spend(&guesses, known, now), 10);
-    assert!(guesses.take(Guesser::Known(Uuid::from_u128(2)), now).is_ok());
+    assert_eq!(spend(&guesses, known(7, 1), now), 10);
+    assert!(guesses.take(known(7, 2), now).is_ok());
+}
+
+#[test]
+fn a_thousand_devices_of_one_account_guess_no_faster_than_a_few() {
+    let (guesses, now) = guesses();
+    let taken: usize = (0..1_000).map(|device| spend(&guesses, known(7, device), now)).sum();
+    assert_eq!(taken, 50);
+    assert!(guesses.take(known(8, 2_000), now).is_ok(), "nor is another user kept out by them");
+
+    // A device that waits for the others has a turn when told, however hard they press.
+    let mut now = now;
+    let told = guesses.take(known(7, 90), now).err().unwrap();
+    let back = now + told;
+    assert!(told <= USER_TURNS.furthest, "{told:?}");
+    while now < back {
+        now += Duration::from_secs(1);
+        for device in 0..80 {
+            try_once(&guesses, known(7, device), now);
+        }
+    }
+    assert!(guesses.take(known(7, 90), back).is_ok());
 }
 
 #[test]
@@ -192,6 +212,10 @@ fn spend(guesses: &Arc<Guesses>, guesser: Guesser, now: Instant) -> usize {
 
 fn try_once(guesses: &Arc<Guesses>, guesser: Guesser, now: Instant) -> bool {
     guesses.take(guesser, now).map(|guess| guess.was_wrong(now)).is_ok()
+}
+
+fn known(user: i64, by: u128) -> Guesser {
+    Guesser::Known(UserId(user), Uuid::from_u128(by))
 }
 
 fn stranger(name: &str, from: u32) -> Guesser {

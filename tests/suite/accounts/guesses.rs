@@ -98,12 +98,42 @@ async fn strangers_keep_nobody_out_of_their_account_on_their_own_device() {
 }
 
 #[tokio::test]
+async fn a_device_on_which_nobody_logged_in_since_the_password_changed_is_a_strangers() {
+    let world = crowd().await;
+    let alice = world.register("alice").await;
+    let device = async |password: &str| {
+        let asked = attempt(&world, "203.0.113.9", "alice", password, json!({}));
+        let answer = asked.send().await.unwrap().json::<Value>().await.unwrap();
+        answer["device_token"].as_str().unwrap().to_owned()
+    };
+    let before = device(PASSWORD).await;
+    let change = json!({"old_password": PASSWORD, "new_password": ANOTHER});
+    let asked = world.ask_as(&alice, Method::POST, "/auth/change-password").json(&change);
+    assert_eq!(asked.send().await.unwrap().status(), StatusCode::OK);
+    let since = device(ANOTHER).await;
+    let mut flood = JoinSet::new();
+    for stranger in 0..60 {
+        let asked = attempt(&world, &format!("198.51.100.{stranger}"), "alice", "wrong", json!({}));
+        flood.spawn(async move { asked.send().await.unwrap().status() });
+    }
+    flood.join_all().await;
+    told_to_wait(&world, "198.51.100.99", "alice").await;
+
+    let log_in = async |device: &str| {
+        let sent = json!({"device_token": device});
+        attempt(&world, "203.0.113.9", "alice", ANOTHER, sent).send().await.unwrap()
+    };
+    waits(log_in(&before).await, "whoever knew the old password is no nearer to the new one");
+    assert_eq!(log_in(&since).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_change_of_password_is_a_guess_too() {
     let world = crowd().await;
     let alice = world.register("alice").await;
     let elsewhere = world.log_in("alice").await;
     let change = async |person: &Person, old: &str| {
-        let change = json!({"old_password": old, "new_password": "another-horse-battery"});
+        let change = json!({"old_password": old, "new_password": ANOTHER});
         let asked = world.ask_as(person, Method::POST, "/auth/change-password").json(&change);
         asked.send().await.unwrap()
     };
@@ -264,6 +294,8 @@ fn waits(answer: Response, why: &str) -> Duration {
     let told = answer.headers()["retry-after"].to_str().unwrap();
     Duration::from_secs(told.parse().unwrap())
 }
+
+const ANOTHER: &str = "another-horse-battery";
 
 /// The third wait in a row.
 const LONG: Duration = Duration::from_secs(4);

@@ -107,8 +107,8 @@ pub(in crate::api) async fn login(app: &App, call: &Call, body: Body) -> Answer 
     if upgrade {
         upgrade_hash(app, call, able, attempt.password).await;
     }
-    let device = attempt.device.filter(|device| device.user == able.id);
-    let device = device.unwrap_or_else(|| Device::new(able.id));
+    let device = attempt.device.filter(|device| device.is_of(able.id, able.generation));
+    let device = device.unwrap_or_else(|| Device::new(able.id, able.generation));
     let device_token = app.devices.token(device, SystemTime::now());
     let pair = Pair {
         access_token: &session.access_token,
@@ -186,8 +186,8 @@ async fn admit(
     };
     let account = find().await?;
     let guess = match &account {
-        Some(account) if account.id == device.user => {
-            guessing::take(app, Guesser::Known(device.id))?
+        Some(account) if device.is_of(account.id, account.generation) => {
+            guessing::take(app, Guesser::Known(account.id, device.id))?
         }
         _ => stranger()?,
     };

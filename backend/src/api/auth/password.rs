@@ -35,7 +35,7 @@ pub(in crate::api) async fn change_password(app: &App, call: &Call, body: Body) 
     })
     .await?;
     // Whoever holds the session answers for their guesses, whatever strangers guess meanwhile.
-    let guess = guessing::take(app, Guesser::Known(session))?;
+    let guess = guessing::take(app, Guesser::Known(user, session))?;
     let verified = app.passwords.verify(old, Some(&account.password_hash), call.network()).await;
     match verified {
         Ok(Verdict::Match { .. }) => guess.was_right(),
