@@ -2,6 +2,8 @@
 
 mod deposits;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::IpAddr,
@@ -11,8 +13,9 @@ use std::{
 
 use governor::Quota;
 use http::{Method, StatusCode};
-use memoric_contract::{Identity, LimitClass, Network, Operation, UserId};
+use memoric_contract::{Identity, KeyId, LimitClass, Network, Operation, PresentedBy, UserId};
 use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
 
 pub(crate) use self::deposits::Deposit;
 use self::{deposits::Deposits, ledger::Ledger};
@@ -25,6 +28,8 @@ pub(crate) struct Limits {
     attempts: Arc<Deposits>,
     identities: Ledger<UserId>,
     credentials: Ledger<UserId>,
+    endings: Ledger<Presented>,
+    passwords: Ledger<Presented>,
     reads: Ledger<Payer>,
     writes: Ledger<Payer>,
     administration: Ledger<Payer>,
@@ -60,6 +65,14 @@ enum Payer {
     Network(Network),
 }
 
+/// A credential that was presented, whoever presents it: all of a session is one.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Presented {
+    Session(Uuid),
+    ForeignToken(UserId, Uuid),
+    ApiKey(KeyId),
+}
+
 impl Limits {
     pub(crate) fn new(limits: &config::Limits) -> Self {
         let keys = limits.keys;
@@ -69,6 +82,8 @@ impl Limits {
             attempts: Deposits::new("credentials", limits.credentials, keys, Instant::now()),
             identities: Ledger::new("identity", limits.identity, keys),
             credentials: Ledger::new("credentials", limits.credentials, keys),
+            endings: Ledger::new("endings", limits.write, keys),
+            passwords: Ledger::new("passwords", limits.credentials, keys),
             reads: Ledger::new("read", limits.read, keys),
             writes: Ledger::new("write", limits.write, keys),
             administration: Ledger::new("admin", limits.admin, keys),
@@ -90,7 +105,24 @@ impl Limits {
         }
     }
 
-    /// Charges whoever asks for an operation, once for asking and once for what it does.
+    /// Charges who is known for asking, whether they may or not.
+    ///
+    /// What ends credentials is charged to the one that is presented, and to nothing else: whoever stole
+    /// one spends all that its owner has for the rest, and must not keep the owner from ending it by
+    /// another. Who logs in anew has all of it.
+    pub(crate) fn charge_caller(
+        &self,
+        identity: &Identity,
+        operation: Option<Operation>,
+    ) -> Result<Budget, Rejection> {
+        match operation.filter(|operation| ends_credentials(*operation)) {
+            Some(Operation::ChangePassword) => self.passwords.charge(&Presented::of(identity)),
+            Some(_) => self.endings.charge(&Presented::of(identity)),
+            None => self.identities.charge(&identity.user),
+        }
+    }
+
+    /// Charges whoever may have it for what an operation does, on top of what was charged for asking.
     ///
     /// Where a secret could be guessed that is the address, which is all that is known of a stranger.
     /// Who is known answers for themselves, also for guesses at their own password: from wherever they
@@ -101,26 +133,26 @@ impl Limits {
         client: Option<IpAddr>,
         operation: Operation,
     ) -> Result<Charged, Rejection> {
-        let asking = identity.map(|identity| self.identities.charge(&identity.user)).transpose()?;
-        let payer = || match identity {
-            Some(identity) => Ok(Payer::User(identity.user)),
-            None => network(client).map(Payer::Network),
+        if identity.is_some() && ends_credentials(operation) {
+            return Ok(Charged::default());
+        }
+        let payer = match identity {
+            Some(identity) => Payer::User(identity.user),
+            None => Payer::Network(network(client)?),
         };
-        let doing = match operation.limit_class() {
+        let doing = match (operation.limit_class(), payer) {
             // It was charged for already.
-            LimitClass::Health => None,
-            LimitClass::Credentials => match payer()? {
-                Payer::User(user) => Some(self.credentials.charge(&user)?),
-                Payer::Network(network) => {
-                    let deposit = Some(self.attempts.take(network, Instant::now())?);
-                    return Ok(Charged { budget: asking, deposit });
-                }
-            },
-            LimitClass::Read => Some(self.reads.charge(&payer()?)?),
-            LimitClass::Write => Some(self.writes.charge(&payer()?)?),
-            LimitClass::Admin => Some(self.administration.charge(&payer()?)?),
+            (LimitClass::Health, _) => return Ok(Charged::default()),
+            (LimitClass::Credentials, Payer::User(user)) => self.credentials.charge(&user)?,
+            (LimitClass::Credentials, Payer::Network(network)) => {
+                let deposit = Some(self.attempts.take(network, Instant::now())?);
+                return Ok(Charged { budget: None, deposit });
+            }
+            (LimitClass::Read, payer) => self.reads.charge(&payer)?,
+            (LimitClass::Write, payer) => self.writes.charge(&payer)?,
+            (LimitClass::Admin, payer) => self.administration.charge(&payer)?,
         };
-        Ok(Charged { budget: Budget::tightest([asking, doing]), deposit: None })
+        Ok(Charged { budget: Some(doing), deposit: None })
     }
 
     /// Gives back the `deposit` for an attempt that was answered with `status`, where that says that
@@ -141,17 +173,16 @@ impl Limits {
         }
     }
 
-    /// Charges whoever asks a service, once for asking and once for reading, or for writing where the
-    /// `method` may change something.
+    /// Charges whoever may ask a service for reading, or for writing where the `method` may change
+    /// something.
     pub(crate) fn charge_route(
         &self,
         identity: &Identity,
         method: &Method,
     ) -> Result<Charged, Rejection> {
-        let asking = self.identities.charge(&identity.user)?;
         let ledger = if method.is_safe() { &self.reads } else { &self.writes };
         let doing = ledger.charge(&Payer::User(identity.user))?;
-        Ok(Charged { budget: Budget::tightest([Some(asking), Some(doing)]), deposit: None })
+        Ok(Charged { budget: Some(doing), deposit: None })
     }
 
     /// Forgets, now and then, whoever has earned back everything.
@@ -163,7 +194,18 @@ impl Limits {
             self.attempts.tidy(Instant::now());
             [&self.addresses, &self.probes].into_iter().for_each(Ledger::tidy);
             [&self.identities, &self.credentials].into_iter().for_each(Ledger::tidy);
+            [&self.endings, &self.passwords].into_iter().for_each(Ledger::tidy);
             [&self.reads, &self.writes, &self.administration].into_iter().for_each(Ledger::tidy);
+        }
+    }
+}
+
+impl Presented {
+    fn of(identity: &Identity) -> Self {
+        match &identity.presented {
+            PresentedBy::AccessToken { sid, .. } => Self::Session(*sid),
+            PresentedBy::ForeignToken { id, .. } => Self::ForeignToken(identity.user, *id),
+            PresentedBy::ApiKey { id, .. } => Self::ApiKey(id.clone()),
         }
     }
 }
@@ -181,201 +223,23 @@ impl Budget {
     }
 }
 
+/// Whether it is what an owner asks for who ends a stolen credential, finding it included.
+const fn ends_credentials(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Logout
+            | Operation::LogoutEverywhere
+            | Operation::ListSessions
+            | Operation::EndSession
+            | Operation::ListApiKeys
+            | Operation::RevokeApiKey
+            | Operation::ChangePassword
+    )
+}
+
 fn network(client: Option<IpAddr>) -> Result<Network, Rejection> {
     client.map(Network::of).ok_or(Rejection::Unaccountable)
 }
 
 /// How often the budgets are looked through for those that are full again.
 const TIDYING: Duration = Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        net::Ipv4Addr,
-        num::{NonZeroU32, NonZeroUsize},
-    };
-
-    use memoric_contract::Role;
-
-    use super::*;
-    use crate::authn::tests::somebody;
-
-    #[test]
-    fn a_burst_is_spent_and_the_wait_is_told() {
-        let limits = limits(3, 1000);
-        let charge = || limits.charge_client(Some([192, 0, 2, 1].into()), None);
-        assert_eq!(charge().unwrap().left, 2);
-        assert!(charge().is_ok() && charge().is_ok());
-        let Err(Rejection::TooMany { retry_after, budget }) = charge() else { panic!("a fourth") };
-        assert!(retry_after <= Duration::from_secs(1) && !retry_after.is_zero());
-        assert_eq!(budget, Budget { name: "address", burst: 3, left: 0, window: 3 });
-    }
-
-    #[test]
-    fn addresses_of_one_customer_are_one() {
-        let limits = limits(1, 1000);
-        let charge =
-            |address: &str| limits.charge_client(Some(address.parse().unwrap()), None).is_ok();
-        assert!(charge("2001:db8::1") && !charge("2001:db8::2"), "a /64 is one customer");
-        assert!(charge("2001:db8:0:1::1"), "and the next /64 another");
-        assert!(charge("192.0.2.1") && !charge("::ffff:192.0.2.1"), "in whatever dress");
-        assert!(limits.charge_client(None, None).is_err(), "nobody is not let in for free");
-    }
-
-    #[test]
-    fn those_without_room_share_one_budget() {
-        let limits = limits(2, 1);
-        let charge = |last: u8| limits.charge_client(Some([192, 0, 2, last].into()), None).is_ok();
-        assert!(charge(1));
-        assert!(charge(2) && charge(3), "two for all the rest together");
-        assert!(!charge(4) && !charge(2));
-        assert!(charge(1), "who has a place keeps it");
-    }
-
-    #[test]
-    fn a_secret_is_guessed_at_the_addresss_expense() {
-        let limits = limits(1, 1000);
-        let charge =
-            |operation| limits.charge_operation(None, Some([192, 0, 2, 1].into()), operation);
-        assert!(charge(Operation::Login).is_ok());
-        assert!(charge(Operation::Register).is_err(), "one budget for every guess");
-        assert!(charge(Operation::ShowOpenApi).is_ok());
-    }
-
-    #[test]
-    fn a_good_refresh_gets_back_what_it_was_charged_and_nothing_else_does() {
-        let answers = [StatusCode::OK, StatusCode::UNAUTHORIZED, StatusCode::SERVICE_UNAVAILABLE];
-        let operations =
-            [Operation::Refresh, Operation::Login, Operation::Register, Operation::ResetPassword];
-        for (operation, status) in
-            operations.into_iter().flat_map(|operation| answers.map(|status| (operation, status)))
-        {
-            let limits = limits(9, 1000);
-
-            let left = attempt(&limits, operation, status);
-
-            let is_good_refresh = (operation, status) == (Operation::Refresh, StatusCode::OK);
-            let expected = if is_good_refresh { 9 } else { 8 };
-            assert_eq!(left, Ok(expected), "{operation:?} {status}");
-        }
-    }
-
-    #[test]
-    fn a_good_refresh_is_charged_as_the_write_that_it_is() {
-        let limits = Limits::new(&config::Limits { write: quota(2), ..quotas(9, 1000) });
-        let refresh = || attempt(&limits, Operation::Refresh, StatusCode::OK);
-
-        assert_eq!([refresh(), refresh(), refresh()], [Ok(9), Ok(9), Ok(8)]);
-    }
-
-    #[test]
-    fn who_is_known_is_charged_for_what_they_try() {
-        let limits = Limits::new(&config::Limits { identity: quota(9), ..quotas(1, 1000) });
-        let charge = |user, last| {
-            let (user, client) = (somebody(user, Role::User), [192, 0, 2, last].into());
-            limits.charge_operation(Some(&user), Some(client), Operation::ChangePassword).is_ok()
-        };
-        assert_eq!(attempt(&limits, Operation::Login, StatusCode::UNAUTHORIZED), Ok(0));
-
-        assert!(charge(7, 1), "whatever strangers guess at their address");
-        assert!(!charge(7, 1) && !charge(7, 2), "from wherever");
-        assert!(charge(8, 1), "nor does anybody else pay for them");
-    }
-
-    #[test]
-    fn each_class_has_a_budget_of_its_own() {
-        let limits = Limits::new(&config::Limits { identity: quota(100), ..quotas(1, 1000) });
-        let charge = |operation| charge_user(&limits, operation);
-        let operations = [
-            Operation::RecallMemories,
-            Operation::RememberMemory,
-            Operation::ReadAudit,
-            Operation::ChangePassword,
-        ];
-
-        for operation in operations {
-            assert_eq!(charge(operation).unwrap().map(|budget| budget.left), Some(0));
-        }
-        for operation in operations {
-            assert!(charge(operation).is_err(), "{operation:?}");
-        }
-        for health in [Operation::ShowHealth, Operation::ShowReadiness] {
-            let told = charge(health).unwrap().unwrap();
-            assert_eq!(told.name, "identity", "it was charged for before");
-        }
-    }
-
-    #[test]
-    fn a_service_is_asked_at_the_expense_of_reads_or_of_writes() {
-        let limits = Limits::new(&config::Limits { identity: quota(100), ..quotas(1, 1000) });
-        let charge = |method| limits.charge_route(&somebody(7, Role::User), &method);
-
-        assert_eq!(charge(Method::GET).unwrap().budget.unwrap().name, "read");
-        assert!(charge(Method::HEAD).is_err() && charge_user(&limits, Operation::ShowMe).is_err());
-        assert_eq!(charge(Method::POST).unwrap().budget.unwrap().name, "write");
-        assert!(charge(Method::DELETE).is_err());
-    }
-
-    #[test]
-    fn health_is_asked_at_nobody_elses_expense() {
-        let limits = limits(1, 1000);
-        let charge = |operation| limits.charge_client(CLIENT, operation).map(|budget| budget.name);
-
-        assert_eq!(charge(None), Ok("address"));
-        assert!(charge(Some(Operation::RecallMemories)).is_err(), "one budget for all the rest");
-        assert_eq!(charge(Some(Operation::ShowReadiness)), Ok("health"));
-        assert!(charge(Some(Operation::ShowHealth)).is_err(), "and one for health");
-    }
-
-    #[test]
-    fn the_budget_is_told_of_which_least_is_left() {
-        let limits = Limits::new(&config::Limits { read: quota(5), ..quotas(9, 1000) });
-        let told = |operation| charge_user(&limits, operation).unwrap().unwrap();
-
-        assert_eq!(told(Operation::RecallMemories).name, "read");
-        assert_eq!(told(Operation::RecallMemories).left, 3);
-        let told = told(Operation::RememberMemory);
-        assert_eq!((told.name, told.left), ("identity", 6));
-    }
-
-    /// Charges one user for it.
-    fn charge_user(limits: &Limits, operation: Operation) -> Result<Option<Budget>, Rejection> {
-        let charged = limits.charge_operation(Some(&somebody(7, Role::User)), CLIENT, operation);
-        charged.map(|charged| charged.budget)
-    }
-
-    /// What is left for attempts when one of a stranger's was answered with `status`.
-    fn attempt(
-        limits: &Limits,
-        operation: Operation,
-        status: StatusCode,
-    ) -> Result<u32, Rejection> {
-        let mut deposit = limits.charge_operation(None, CLIENT, operation)?.deposit.unwrap();
-        limits.settle(&mut deposit, operation, status);
-        Ok(deposit.budget(Instant::now()).left)
-    }
-
-    fn limits(burst: u32, keys: usize) -> Limits {
-        Limits::new(&quotas(burst, keys))
-    }
-
-    fn quotas(burst: u32, keys: usize) -> config::Limits {
-        config::Limits {
-            address: quota(burst),
-            identity: quota(burst),
-            health: quota(burst),
-            credentials: quota(burst),
-            read: quota(burst),
-            write: quota(burst),
-            admin: quota(burst),
-            keys: NonZeroUsize::new(keys).unwrap(),
-        }
-    }
-
-    /// One in a second, and so many at once.
-    fn quota(burst: u32) -> Quota {
-        Quota::per_second(NonZeroU32::MIN).allow_burst(NonZeroU32::new(burst).unwrap())
-    }
-
-    const CLIENT: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-}

@@ -118,14 +118,16 @@ impl Pipeline {
         if let Some(identity) = &identity {
             exchange.caller = Some(Arc::clone(identity));
             self.revocations.ensure_live(identity).await?;
+            let budget = self.limits.charge_caller(identity, asked.operation())?;
+            exchange.budget = Budget::tightest([exchange.budget, Some(budget)]);
         }
-        let charged = self.charge(identity.as_deref(), request, &asked)?;
-        exchange.budget = Budget::tightest([exchange.budget, charged.budget]);
-        exchange.deposit = charged.deposit;
 
-        // May they, is there room, and can it be written down that they did?
+        // May they, how often, is there room, and can it be written down that they did?
         exchange.owner = asked.owner(&target);
         let permit = authz::authorize(identity.as_ref(), asked, target)?;
+        let charged = self.charge(identity.as_deref(), request, permit.asked())?;
+        exchange.budget = Budget::tightest([exchange.budget, charged.budget]);
+        exchange.deposit = charged.deposit;
         framing::check_body(request, permit.asked())?;
         self.journal.ensure_room(permit.caller())?;
         match permit.asked().operation() {
@@ -139,7 +141,8 @@ impl Pipeline {
         }
     }
 
-    /// Charges whoever asks for what is `asked`.
+    /// Charges whoever may have what is `asked` for what it does. A refusal spends none of that: a
+    /// credential that may not do it must not use up what its owner has.
     fn charge(
         &self,
         identity: Option<&Identity>,

@@ -1,10 +1,10 @@
 //! Who asks too often is told so, and nobody else pays for it.
 
-use harness::{Answer, Edge, token, until};
+use harness::{Answer, Edge, PASSWORD, World, token, until};
 use memoric_config::schema::Quota;
 use memoric_contract::Role;
 use reqwest::{Method, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -156,12 +156,101 @@ async fn what_is_tried_by_who_is_known_is_at_their_own_expense() {
     }
     assert_eq!(ask("/auth/login", None).await, StatusCode::TOO_MANY_REQUESTS);
 
-    assert_eq!(ask("/auth/change-password", Some(&alice)).await, StatusCode::OK);
-    assert_eq!(ask("/auth/api-keys", Some(&alice)).await, StatusCode::OK);
-    for path in ["/auth/change-password", "/auth/api-keys", "/auth/api-keys/k/rotate"] {
+    for path in ["/auth/api-keys", "/auth/api-keys/k/rotate"] {
+        assert_eq!(ask(path, Some(&alice)).await, StatusCode::OK, "{path}");
+    }
+    for path in ["/auth/api-keys", "/auth/api-keys/k/rotate"] {
         assert_eq!(ask(path, Some(&alice)).await, StatusCode::TOO_MANY_REQUESTS, "{path}");
     }
-    assert_eq!(ask("/auth/change-password", Some(&bob)).await, StatusCode::OK, "another's is left");
+    assert_eq!(ask("/auth/api-keys", Some(&bob)).await, StatusCode::OK, "another's is left");
+
+    for _ in 0..2 {
+        assert_eq!(ask("/auth/change-password", Some(&alice)).await, StatusCode::OK);
+    }
+    assert_eq!(ask("/auth/change-password", Some(&alice)).await, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn what_a_credential_may_not_do_spends_nothing_that_its_owner_does_it_by() {
+    let edge = Edge::with(|settings| {
+        settings.gateway.limits.identity = few(50);
+        settings.gateway.limits.write = few(2);
+        settings.gateway.limits.admin = few(2);
+    })
+    .await;
+    let (reader, admin) = (token(7, &[Role::Readonly]), token(7, &[Role::Admin]));
+    let asked = [(Method::POST, "/memories"), (Method::GET, "/audit/logs")];
+    let ask = async |token: &str, method: &Method, path: &str| {
+        let request = edge.ask(method.clone(), path).bearer_auth(token);
+        let request = if method == Method::POST { request.json(&json!({})) } else { request };
+        request.send().await.unwrap()
+    };
+
+    for (method, path) in &asked {
+        for _ in 0..10 {
+            let refused = ask(&reader, method, path).await;
+            assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{path}");
+        }
+        assert_eq!(ask(&admin, method, path).await.status(), StatusCode::OK, "{path}");
+    }
+    for _ in 0..28 {
+        assert_eq!(ask(&reader, &Method::POST, "/memories").await.status(), StatusCode::FORBIDDEN);
+    }
+    let refused = ask(&reader, &Method::POST, "/memories").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "it was charged for asking");
+    assert_eq!(told(&refused).1, r#""identity";r=0"#);
+}
+
+#[tokio::test]
+async fn a_stolen_key_that_asks_without_end_keeps_its_owner_from_ending_nothing() {
+    let world = World::with(|settings| {
+        settings.gateway.limits.identity = few(60);
+        settings.gateway.limits.credentials = few(12);
+        settings.gateway.limits.write = few(20);
+    })
+    .start()
+    .await;
+    let alice = world.register("alice").await;
+    let wanted = json!({"name": "stolen", "scopes": ["memories:read"]});
+    let made = world.ask_as(&alice, Method::POST, "/auth/api-keys").json(&wanted).send().await;
+    let made: Value = made.unwrap().json().await.unwrap();
+    let (id, stolen) = (made["id"].as_str().unwrap(), made["api_key"].as_str().unwrap());
+    let press = async |method: Method, path: &str| {
+        let request = world.ask(method.clone(), path).header("x-api-key", stolen);
+        let request = if method == Method::POST { request.json(&json!({})) } else { request };
+        request.send().await.unwrap().status()
+    };
+    let one = format!("/auth/api-keys/{id}");
+
+    for (method, path) in [
+        (Method::POST, "/auth/change-password"),
+        (Method::POST, "/auth/logout-all"),
+        (Method::POST, "/memories"),
+        (Method::DELETE, "/auth/api-keys/aaaaaaaaaaaa"),
+        (Method::GET, "/memories"),
+    ] {
+        for _ in 0..100 {
+            if press(method.clone(), path).await == StatusCode::TOO_MANY_REQUESTS {
+                break;
+            }
+        }
+        assert_eq!(press(method, path).await, StatusCode::TOO_MANY_REQUESTS, "{path}");
+    }
+    let recall = world.ask_as(&alice, Method::GET, "/memories").send().await.unwrap();
+    assert_eq!(recall.status(), StatusCode::TOO_MANY_REQUESTS, "what they share is spent");
+
+    let change = json!({"old_password": PASSWORD, "new_password": "another-horse-battery"});
+    let list = world.ask_as(&alice, Method::GET, "/auth/api-keys").send().await.unwrap();
+    assert_eq!(list.status(), StatusCode::OK);
+    let revoke = world.ask_as(&alice, Method::DELETE, &one).send().await.unwrap();
+    assert!(revoke.status().is_success(), "{}", revoke.status());
+    let changed = world.ask_as(&alice, Method::POST, "/auth/change-password").json(&change);
+    assert_eq!(changed.send().await.unwrap().status(), StatusCode::OK);
+    let again = world.try_log_in("alice", "another-horse-battery").await;
+    let again: Value = again.json().await.unwrap();
+    let end = world.ask(Method::POST, "/auth/logout-all");
+    let end = end.bearer_auth(again["access_token"].as_str().unwrap()).send().await.unwrap();
+    assert!(end.status().is_success(), "{}", end.status());
 }
 
 /// A gateway that lets an address make so many attempts, and behind it one refresh token that is good.

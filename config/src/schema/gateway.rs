@@ -90,13 +90,15 @@ pub enum TrustedHeader {
 pub struct Limits {
     /// What one client address may ask, IPv6 by /64.
     pub address: Quota,
-    /// What one identity may ask, from wherever.
+    /// What one identity may ask, from wherever. What ends credentials, and lists them for that, is charged
+    /// to the one that is presented alone: as often as one identity may write, and for a change of the
+    /// password, as it may try credentials.
     pub identity: Quota,
     /// How often one client address may ask how the service is; nothing else is charged for it.
     pub health: Quota,
     /// How often a credential may be tried or made: by one client address, which may log in, refresh,
-    /// register or reset a password, and by one identity, which may change its password, make or renew an
-    /// API key. A good refresh is charged as a write of the address instead.
+    /// register or reset a password, and by one identity, which may make or renew an API key. A good refresh
+    /// is charged as a write of the address instead.
     pub credentials: Quota,
     /// How often one identity may read.
     pub read: Quota,
