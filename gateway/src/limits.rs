@@ -26,6 +26,7 @@ pub(crate) struct Limits {
     addresses: Ledger<Network>,
     probes: Ledger<Network>,
     attempts: Arc<Deposits>,
+    refreshes: Arc<Deposits>,
     identities: Ledger<UserId>,
     credentials: Ledger<UserId>,
     endings: Ledger<Presented>,
@@ -80,6 +81,7 @@ impl Limits {
             addresses: Ledger::new("address", limits.address, keys),
             probes: Ledger::new("health", limits.health, keys),
             attempts: Deposits::new("credentials", limits.credentials, keys, Instant::now()),
+            refreshes: Deposits::new("refresh", limits.credentials, keys, Instant::now()),
             identities: Ledger::new("identity", limits.identity, keys),
             credentials: Ledger::new("credentials", limits.credentials, keys),
             endings: Ledger::new("endings", limits.write, keys),
@@ -145,7 +147,8 @@ impl Limits {
             (LimitClass::Health, _) => return Ok(Charged::default()),
             (LimitClass::Credentials, Payer::User(user)) => self.credentials.charge(&user)?,
             (LimitClass::Credentials, Payer::Network(network)) => {
-                let deposit = Some(self.attempts.take(network, Instant::now())?);
+                let deposits = self.deposits(operation);
+                let deposit = Some(deposits.take(network, Instant::now())?);
                 return Ok(Charged { budget: None, deposit });
             }
             (LimitClass::Read, payer) => self.reads.charge(&payer)?,
@@ -153,6 +156,15 @@ impl Limits {
             (LimitClass::Admin, payer) => self.administration.charge(&payer)?,
         };
         Ok(Charged { budget: Some(doing), deposit: None })
+    }
+
+    /// What a stranger's attempt is paid from. Refreshes have their own: whoever guesses at passwords
+    /// beside somebody must not log them out, as they would when the access token ends.
+    const fn deposits(&self, operation: Operation) -> &Arc<Deposits> {
+        match operation {
+            Operation::Refresh => &self.refreshes,
+            _ => &self.attempts,
+        }
     }
 
     /// Gives back the `deposit` for an attempt that was answered with `status`, where that says that
@@ -191,7 +203,9 @@ impl Limits {
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             due.tick().await;
-            self.attempts.tidy(Instant::now());
+            [&self.attempts, &self.refreshes]
+                .into_iter()
+                .for_each(|each| each.tidy(Instant::now()));
             [&self.addresses, &self.probes].into_iter().for_each(Ledger::tidy);
             [&self.identities, &self.credentials].into_iter().for_each(Ledger::tidy);
             [&self.endings, &self.passwords].into_iter().for_each(Ledger::tidy);

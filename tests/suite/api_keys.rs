@@ -279,6 +279,28 @@ async fn a_guess_is_refused_without_asking_anybody() {
 }
 
 #[tokio::test]
+async fn dead_keys_of_one_end_no_good_key_of_another_behind_the_same_address() {
+    let world = World::start().await;
+    let (alice, bob) = (world.register("alice").await, world.register("bob").await);
+    let good = secret(&create(&world, &bob, json!({"name": "good"})).await);
+    assert_eq!(use_key(&world, &good).await, StatusCode::OK);
+    let mut dead = Vec::new();
+    for n in 0..31 {
+        dead.push(secret(&create(&world, &alice, json!({"name": format!("dead {n}")})).await));
+    }
+    let expire = "UPDATE memoric.api_keys SET expires_at = now() WHERE user_id = $1";
+    world.superuser().await.execute(expire, &[&alice.id]).await.unwrap();
+
+    for key in &dead[..30] {
+        assert_eq!(use_key(&world, key).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(use_key(&world, &dead[30]).await, StatusCode::TOO_MANY_REQUESTS);
+    let change = world.ask_as(&bob, Method::POST, "/auth/logout-all").send().await.unwrap();
+    assert!(change.status().is_success(), "so that his key is asked about again at once");
+    assert_eq!(use_key(&world, &good).await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn every_use_of_a_key_is_in_the_trail_and_when_it_was_used_is_shown() {
     let world = World::start().await;
     let root = world.person_with("root", &["admin"]).await;

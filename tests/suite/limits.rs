@@ -95,7 +95,7 @@ async fn good_refreshes_of_many_behind_one_address_starve_nobody() {
     for _ in 0..20 {
         let good = refresh(&edge, GOOD).await;
         assert_eq!(good.status(), StatusCode::OK);
-        assert_eq!(told(&good), (r#""credentials";q=2;w=20000"#, r#""credentials";r=2"#));
+        assert_eq!(told(&good), (r#""refresh";q=2;w=20000"#, r#""refresh";r=2"#));
     }
 }
 
@@ -109,15 +109,34 @@ async fn however_many_good_refreshes_come_between_bad_ones_stay_bounded() {
         }
         let bad = refresh(&edge, "mrt_guess").await;
         assert_eq!(bad.status(), StatusCode::UNAUTHORIZED);
-        assert_eq!(told(&bad).1, format!(r#""credentials";r={left}"#));
+        assert_eq!(told(&bad).1, format!(r#""refresh";r={left}"#));
     }
 
     for token in ["mrt_guess", GOOD] {
         let refused = refresh(&edge, token).await;
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "nobody knows which it is");
-        assert_eq!(told(&refused).1, r#""credentials";r=0"#);
+        assert_eq!(told(&refused).1, r#""refresh";r=0"#);
     }
     assert_eq!(edge.origin.requests().len(), 18);
+}
+
+#[tokio::test]
+async fn guesses_at_passwords_keep_nobody_beside_them_from_a_refresh() {
+    let edge = refreshing(3).await;
+    let log_in = async || {
+        let request = edge.ask(Method::POST, "/auth/login").json(&json!({}));
+        request.send().await.unwrap().status()
+    };
+    for _ in 0..3 {
+        assert_eq!(log_in().await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(log_in().await, StatusCode::TOO_MANY_REQUESTS);
+
+    assert_eq!(refresh(&edge, GOOD).await.status(), StatusCode::OK);
+    for _ in 0..3 {
+        assert_eq!(refresh(&edge, "mrt_guess").await.status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(refresh(&edge, GOOD).await.status(), StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[tokio::test]
@@ -137,8 +156,8 @@ async fn refreshes_on_their_way_are_charged_until_they_are_answered() {
     drop((first, second));
     let none = async || edge.counted("memoric_gateway_requests_in_flight").await == 0.0;
     until("it has ended", none).await;
-    assert_eq!(told(&refresh(&edge, GOOD).await).1, r#""credentials";r=1"#, "it stays charged");
-    assert_eq!(told(&refresh(&edge, "mrt_guess").await).1, r#""credentials";r=0"#);
+    assert_eq!(told(&refresh(&edge, GOOD).await).1, r#""refresh";r=1"#, "it stays charged");
+    assert_eq!(told(&refresh(&edge, "mrt_guess").await).1, r#""refresh";r=0"#);
     assert!(refused().await);
 }
 

@@ -96,9 +96,9 @@ pub struct Limits {
     pub identity: Quota,
     /// How often one client address may ask how the service is; nothing else is charged for it.
     pub health: Quota,
-    /// How often a credential may be tried or made: by one client address, which may log in, refresh,
-    /// register or reset a password, and by one identity, which may make or renew an API key. A good refresh
-    /// is charged as a write of the address instead.
+    /// How often a credential may be tried or made: by one client address, which may log in, register or
+    /// reset a password, and as often again refresh, and by one identity, which may make or renew an API key.
+    /// A good refresh is charged as a write of the address instead.
     pub credentials: Quota,
     /// How often one identity may read.
     pub read: Quota,

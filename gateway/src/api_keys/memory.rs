@@ -17,6 +17,8 @@ use crate::{authn::Disbelief, backend::BackendError, rejection::Rejection};
 pub(crate) struct Memory<T> {
     lookups: FailedLookups,
     good: Cache<[u8; 32], Good<T>>,
+    /// Which were good when they were last asked about, however long ago.
+    known: Cache<[u8; 32], ()>,
     bad: Cache<[u8; 32], Instant>,
 }
 
@@ -29,7 +31,8 @@ struct Good<T> {
 impl<T> Memory<T> {
     pub(crate) fn new() -> Self {
         let (good, bad) = (Cache::new(REMEMBERED), Cache::new(REMEMBERED));
-        Self { lookups: FailedLookups::new(Instant::now()), good, bad }
+        let (lookups, known) = (FailedLookups::new(Instant::now()), Cache::new(REMEMBERED));
+        Self { lookups, good, known, bad }
     }
 
     /// What the credential of `digest` is, by `ask` where it is not remembered, or what is remembered
@@ -59,7 +62,8 @@ impl<T> Memory<T> {
         Ok(found)
     }
 
-    /// Asks the backend. That costs it something, so failures are budgeted.
+    /// Asks the backend. That costs it something, so failures are budgeted; but who was good before asks
+    /// whatever has failed since, so that nobody's dead credentials end a good one of another's.
     async fn ask(
         &self,
         digest: &[u8; 32],
@@ -69,14 +73,19 @@ impl<T> Memory<T> {
         if self.bad.get(digest).is_some_and(|asked| asked.elapsed() < MEMORY) {
             return Err(UNKNOWN);
         }
-        let attempt = self.lookups.begin(client, Instant::now()).await?;
+        let attempt = match self.known.get(digest) {
+            Some(()) => self.lookups.begin_again(Instant::now()).await?,
+            None => self.lookups.begin(client, Instant::now()).await?,
+        };
         let asked = Instant::now();
         match ask.await {
             Ok(Some(found)) => {
                 attempt.forgive();
+                self.known.insert(*digest, ());
                 Ok(Good { found: Arc::new(found), asked })
             }
             Ok(None) => {
+                self.known.remove(digest);
                 self.bad.insert(*digest, asked);
                 Err(UNKNOWN)
             }
@@ -110,14 +119,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 mod tests {
     use std::{
         future::pending,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     };
 
     use futures_util::future::join_all;
     use tokio::time::sleep;
 
     use super::*;
-    use crate::api_keys::lookups::MOST;
+    use crate::api_keys::lookups::{MOST, MOST_OF_SITE};
 
     #[tokio::test]
     async fn however_many_come_with_a_credential_it_is_asked_about_once() {
@@ -149,11 +158,39 @@ mod tests {
 
         let answers = join_all((0..many).map(|credential| backend.find(credential, None))).await;
 
-        let is_refused = |answer: &Result<_, _>| {
-            matches!(answer, Err(Disbelief::Never(Rejection::TooMany { .. })))
-        };
         assert_eq!(answers.iter().filter(|answer| is_refused(answer)).count(), MOST as usize);
         assert_eq!(backend.asked.load(Ordering::Relaxed), MOST as usize);
+    }
+
+    #[tokio::test]
+    async fn dead_credentials_of_one_end_no_good_one_of_another() {
+        let memory = Memory::<u8>::new();
+        let is_current = AtomicBool::new(true);
+        let find = async |found| {
+            let is_current = |_: &u8| is_current.load(Ordering::Relaxed);
+            memory.find(&[9; 32], CLIENT, is_current, async { Ok(found) }).await.map(|one| *one)
+        };
+        assert_eq!(find(Some(7)).await.ok(), Some(7));
+        for n in 0..MOST_OF_SITE {
+            let mut digest = [1; 32];
+            digest[..4].copy_from_slice(&n.to_be_bytes());
+            let [.., high, low] = n.to_be_bytes();
+            // From the same address, and from everywhere around it.
+            let beside = if n < MOST { CLIENT } else { Some([127, 0, high, low].into()) };
+            let dead = memory.find(&digest, beside, |_| true, async { Ok(None) }).await;
+            assert!(dead.is_err());
+        }
+        let stranger = memory.find(&[8; 32], CLIENT, |_| true, async { Ok(Some(7)) }).await;
+        assert!(is_refused(&stranger), "{stranger:?}");
+
+        is_current.store(false, Ordering::Relaxed);
+        for found in [Some(8), Some(9)] {
+            assert_eq!(find(found).await.ok(), found, "it is asked about again");
+        }
+        let ended = find(None).await;
+        assert!(matches!(ended, Err(Disbelief::Never(Rejection::BadCredential(_)))), "{ended:?}");
+        memory.bad.clear();
+        assert!(is_refused(&find(Some(7)).await), "which makes it one of those that failed");
     }
 
     #[tokio::test(start_paused = true)]
@@ -182,6 +219,10 @@ mod tests {
         let answer = backend.find(1, Some(7)).await;
 
         assert!(matches!(answer, Err(Disbelief::Never(Rejection::BackendUnavailable))));
+    }
+
+    fn is_refused<T>(answer: &Result<T, Disbelief>) -> bool {
+        matches!(answer, Err(Disbelief::Never(Rejection::TooMany { .. })))
     }
 
     /// One that takes its time, counts who asks, and all of whose credentials are in one memory.

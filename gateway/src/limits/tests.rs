@@ -69,6 +69,19 @@ fn a_good_refresh_gets_back_what_it_was_charged_and_nothing_else_does() {
 }
 
 #[test]
+fn guesses_at_passwords_and_refreshes_have_budgets_of_their_own() {
+    for (spent, other) in
+        [(Operation::Login, Operation::Refresh), (Operation::Refresh, Operation::Login)]
+    {
+        let limits = limits(1, 1000);
+
+        assert_eq!(attempt(&limits, spent, StatusCode::UNAUTHORIZED), Ok(0));
+        assert!(attempt(&limits, spent, StatusCode::OK).is_err(), "{spent:?}");
+        assert!(attempt(&limits, other, StatusCode::OK).is_ok(), "{other:?}");
+    }
+}
+
+#[test]
 fn a_good_refresh_is_charged_as_the_write_that_it_is() {
     let limits = Limits::new(&config::Limits { write: quota(2), ..quotas(9, 1000) });
     let refresh = || attempt(&limits, Operation::Refresh, StatusCode::OK);
