@@ -14,8 +14,9 @@ CREATE FUNCTION credentials.end_crowd(of_user bigint, everywhere audit.record) R
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM audit.append(everywhere, of_user::text);
-    DELETE FROM memoric.revocations WHERE user_id = of_user AND space IN ('sid', 'jti');
+    -- First, since it holds the user: of two at once, the other waits there.
     RETURN QUERY SELECT * FROM credentials.end_all(of_user);
+    DELETE FROM memoric.revocations WHERE user_id = of_user AND space IN ('sid', 'jti');
 END $$;
 
 -- Begins a session for who just proved to be `of_user`, in the generation that is told. Where they have 1 000, the one used longest ago ends; where
