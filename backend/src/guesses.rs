@@ -17,8 +17,8 @@ use uuid::Uuid;
 use self::{
     ledger::{Charge, Ledger},
     rules::{
-        ACCOUNT, ACCOUNT_TURNS, MOST, MOST_WAITING, NETWORK, OVERALL, OVERALL_TURNS, PAIR, SITE,
-        SITE_TURNS, USER, USER_TURNS,
+        ACCOUNT, ACCOUNT_TURNS, MOST, MOST_WAITING, NETWORK, NETWORK_TURNS, OVERALL, OVERALL_TURNS,
+        PAIR, SITE, SITE_TURNS, USER, USER_TURNS,
     },
     turns::{Turns, Waiter},
 };
@@ -32,7 +32,10 @@ use self::{
 ///
 /// Each has a wait that grows with them, to an end. Where others can make it grow, whoever was told to
 /// wait has a turn, which comes when they were told, whoever else presses; everybody of one site has one
-/// turn at a time, so that many networks of one hand wait as one.
+/// turn at a time, so that many networks of one hand wait as one; and whoever asks for one name in a
+/// network has one turn there at a time, so that whoever presses at other names only delays them. Nothing
+/// tells apart two who ask for the same name from the same network: there the one keeps the other out,
+/// unless they are known.
 /// Who is known (by a device that has logged in, or by a session) answers for their own guesses, and
 /// for those of all who are known as the same user, so whatever strangers do keeps nobody out of their
 /// account on their own machine, and many devices of one account guess no faster than a few.
@@ -76,6 +79,7 @@ struct Books {
     known: Ledger<Uuid>,
     users: Ledger<UserId>,
     account_turns: Turns<NameKey, Site>,
+    network_turns: Turns<Network, NameKey>,
     site_turns: Turns<Site, Network>,
     overall_turns: Turns<(), Site>,
     user_turns: Turns<UserId, Uuid>,
@@ -110,6 +114,7 @@ struct Known {
 /// When the turns came that were taken.
 struct Taken {
     account: Option<Instant>,
+    network: Option<Instant>,
     site: Option<Instant>,
     overall: Option<Instant>,
 }
@@ -126,6 +131,7 @@ impl Guesses {
                 known: Ledger::new(PAIR, MOST, now),
                 users: Ledger::new(USER, MOST, now),
                 account_turns: Turns::new(ACCOUNT_TURNS, MOST_WAITING, now),
+                network_turns: Turns::new(NETWORK_TURNS, MOST_WAITING, now),
                 site_turns: Turns::new(SITE_TURNS, MOST_WAITING, now),
                 overall_turns: Turns::new(OVERALL_TURNS, MOST_WAITING, now),
                 user_turns: Turns::new(USER_TURNS, MOST_WAITING, now),
@@ -232,7 +238,10 @@ impl Books {
             Guesser::Stranger(name, network) => (name, network),
             Guesser::Known(user, id) => return self.wait_of_known(user, id, now),
         };
-        let own = self.pairs.wait((name, by), now).max(self.networks.wait(by, now));
+        let own = self.pairs.wait((name, by), now);
+        let of_name = Waiter { is_held: !own.is_zero(), ..within(name, by) };
+        let others = self.networks.wait(by, now);
+        let own = own.max(self.network_turns.wait(by, of_name, others, now));
         let (site, is_held) = (by.site(), !own.is_zero());
         let of_site = Waiter { is_held, ..within(site, by) };
         let others = self.accounts.wait(name, now);
@@ -241,7 +250,20 @@ impl Books {
         let beside = self.site_turns.wait(site, within(by, by), others, now);
         let others = self.overall.wait((), now);
         let overall = self.overall_turns.wait((), of_site, others, now);
-        own.max(account).max(beside).max(overall)
+        let wait = own.max(account).max(beside).max(overall);
+        if !wait.is_zero() {
+            self.keep_turns(name, by, now + wait);
+        }
+        wait
+    }
+
+    /// Keeps for whoever was told to come back at `until` the turns that come before.
+    fn keep_turns(&mut self, name: NameKey, by: Network, until: Instant) {
+        let site = by.site();
+        self.account_turns.keep(name, within(site, by), until);
+        self.network_turns.keep(by, within(name, by), until);
+        self.site_turns.keep(site, within(by, by), until);
+        self.overall_turns.keep((), within(site, by), until);
     }
 
     fn wait_of_known(&mut self, user: UserId, id: Uuid, now: Instant) -> Duration {
@@ -275,6 +297,7 @@ impl Books {
             overall: self.overall.charge((), now),
             turns: Taken {
                 account: self.account_turns.take(name, within(site, by), now),
+                network: self.network_turns.take(by, within(name, by), now),
                 site: self.site_turns.take(site, within(by, by), now),
                 overall: self.overall_turns.take((), within(site, by), now),
             },
@@ -295,6 +318,9 @@ impl Books {
         let site = by.site();
         if let Some(due) = turns.account {
             self.account_turns.give_back(*name, within(site, *by), due);
+        }
+        if let Some(due) = turns.network {
+            self.network_turns.give_back(*by, within(*name, *by), due);
         }
         if let Some(due) = turns.site {
             self.site_turns.give_back(site, within(*by, *by), due);

@@ -54,11 +54,12 @@ pub(super) const OVERALL: Rule = Rule {
 };
 
 /// At one account: a site has a turn every half minute, and however many sites there are, they guess no
-/// faster than this. Whoever waits behind three hundred of them waits a quarter of an hour.
+/// faster than this. Whoever waits behind a thousand of them waits fifty minutes; where more than twelve
+/// hundred press, there is no place in the line but for who asks as one is free.
 pub(super) const ACCOUNT_TURNS: Pace = Pace {
     apart: Duration::from_secs(3),
     rest: ACCOUNT.longest,
-    furthest: Duration::from_secs(15 * 60),
+    furthest: Duration::from_secs(60 * 60),
 };
 
 /// At one account, of those who are known there.
@@ -66,6 +67,14 @@ pub(super) const USER_TURNS: Pace = Pace {
     apart: Duration::from_secs(10),
     rest: USER.longest,
     furthest: Duration::from_secs(15 * 60),
+};
+
+/// In one network, of the names that are asked for there: as fast as a few names are guessed at in any
+/// case, and so fast that two hundred of them keep nobody waiting for more than twenty minutes.
+pub(super) const NETWORK_TURNS: Pace = Pace {
+    apart: Duration::from_secs(5),
+    rest: NETWORK.longest,
+    furthest: Duration::from_secs(30 * 60),
 };
 
 /// In one site, of its networks.

@@ -99,6 +99,35 @@ fn however_many_sites_press_at_an_account_its_owner_has_a_turn_when_told() {
 }
 
 #[test]
+fn a_thousand_sites_at_an_account_delay_its_owner_and_keep_them_out_no_more_than_four_hundred() {
+    for sites in [400, 1_000] {
+        let (guesses, now) = guesses();
+        let pressing: Vec<_> = (1..=sites).map(|site| at("alice", site, 0)).collect();
+        let waited = owner_waits_while(&guesses, &pressing, now);
+        assert!(waited <= Duration::from_secs(30 + u64::from(sites) * 3), "{waited:?}");
+    }
+}
+
+#[test]
+fn whoever_presses_at_other_names_from_the_owners_own_network_only_delays_them() {
+    let (guesses, now) = guesses();
+    let names: Vec<_> = (0..200).map(|name| format!("name-{name}")).collect();
+    let pressing: Vec<_> = names.iter().map(|name| at(name, OWN_SITE, 9)).collect();
+    let waited = owner_waits_while(&guesses, &pressing, now);
+    assert!(waited <= Duration::from_secs(60 + 201 * 5), "{waited:?}");
+}
+
+#[test]
+fn whoever_waits_in_two_lines_has_their_turn_in_both() {
+    let (guesses, now) = guesses();
+    let names: Vec<_> = (0..200).map(|name| format!("name-{name}")).collect();
+    let beside = names.iter().map(|name| at(name, OWN_SITE, 9));
+    let pressing: Vec<_> = beside.chain((1..=50).map(|site| at("alice", site, 0))).collect();
+    let waited = owner_waits_while(&guesses, &pressing, now);
+    assert!(waited <= Duration::from_secs(2 * (60 + 201 * 5)), "{waited:?}");
+}
+
+#[test]
 fn many_networks_of_one_site_keep_an_owner_waiting_no_longer_than_one() {
     let (guesses, now) = guesses();
     let pressing: Vec<_> = (0..300).map(|network| at("alice", 1, network)).collect();
@@ -165,8 +194,8 @@ fn owner_waits_while(guesses: &Arc<Guesses>, pressing: &[Guesser], begun: Instan
         }
     };
     let mut now = begun;
-    for _ in 0..600 {
-        now += Duration::from_millis(500);
+    for _ in 0..300 {
+        now += STEP;
         press(now);
     }
     let asked = now;
@@ -174,7 +203,7 @@ fn owner_waits_while(guesses: &Arc<Guesses>, pressing: &[Guesser], begun: Instan
     let mut tries = 1;
     let mut back = asked + told;
     while now < asked + Duration::from_secs(3_600) {
-        now += Duration::from_millis(500);
+        now += STEP;
         press(now);
         if now < back {
             continue;
@@ -190,6 +219,9 @@ fn owner_waits_while(guesses: &Arc<Guesses>, pressing: &[Guesser], begun: Instan
     }
     panic!("never let in, and told {tries} times to wait");
 }
+
+/// So often everybody presses.
+const STEP: Duration = Duration::from_secs(1);
 
 /// Who shares a site with others comes behind them, and learns when only as it comes to be their turn.
 const MOST_TRIES: u32 = 3;

@@ -50,6 +50,8 @@ struct Line<G> {
 struct Turn {
     network: Network,
     due: Instant,
+    /// Until when their other turns come, without which they cannot use this one.
+    other: Instant,
     /// Who of the same group comes next, in their order.
     behind: VecDeque<Network>,
 }
@@ -105,8 +107,17 @@ impl<K: Copy + Eq + Hash, G: Copy + Eq + Hash> Turns<K, G> {
             }
             return;
         }
-        line.turns.insert(who.group, Turn { network: who.network, due, behind: VecDeque::new() });
+        line.turns.insert(who.group, Turn::new(who.network, due));
         self.held += 1;
+    }
+
+    /// Keeps the turn of `who`, if it comes sooner than `until`, when they were told to come back, unless
+    /// another of the group would have it.
+    pub(super) fn keep(&mut self, whose: K, who: Waiter<G>, until: Instant) {
+        let turn = self.lines.get_mut(&whose).and_then(|line| line.turns.get_mut(&who.group));
+        if let Some(turn) = turn.filter(|turn| turn.network == who.network) {
+            turn.other = turn.other.max(until);
+        }
     }
 
     /// Ends the turn of the group of `who` where nobody comes for it, or they cannot use it.
@@ -192,8 +203,7 @@ impl<G: Copy + Eq + Hash> Line<G> {
     }
 
     fn promise(&mut self, who: Waiter<G>, due: Instant) {
-        let turn = Turn { network: who.network, due, behind: VecDeque::new() };
-        self.turns.insert(who.group, turn);
+        self.turns.insert(who.group, Turn::new(who.network, due));
         self.last = Some(due);
     }
 
@@ -204,6 +214,7 @@ impl<G: Copy + Eq + Hash> Line<G> {
         if let Some(next) = turn.behind.pop_front() {
             turn.network = next;
             turn.due = self.next(earliest, pace);
+            turn.other = turn.due;
             self.last = Some(turn.due);
             self.turns.insert(group, turn);
         }
@@ -211,7 +222,7 @@ impl<G: Copy + Eq + Hash> Line<G> {
     }
 
     fn pass_on_if_late(&mut self, group: G, pace: Pace, now: Instant) -> usize {
-        let is_late = self.turns.get(&group).is_some_and(|turn| turn.due + KEPT <= now);
+        let is_late = self.turns.get(&group).is_some_and(|turn| turn.is_late(now));
         if is_late { self.pass_on(group, now, pace) } else { 0 }
     }
 
@@ -230,6 +241,15 @@ impl<G: Copy + Eq + Hash> Line<G> {
 }
 
 impl Turn {
+    fn new(network: Network, due: Instant) -> Self {
+        Self { network, due, other: due, behind: VecDeque::new() }
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        let due = if self.behind.is_empty() { self.due.max(self.other) } else { self.due };
+        due + KEPT <= now
+    }
+
     /// How many turns of the group `network` waits for, counted from one; and whether it did not before.
     fn place_behind(&mut self, network: Network, has_room: bool) -> (u32, bool) {
         let found = self.behind.iter().position(|each| *each == network);
@@ -252,139 +272,4 @@ const MOST_BEHIND: usize = 8;
 const TIDYING: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    #[test]
-    fn whoever_comes_back_when_told_is_let_in_however_many_press() {
-        let (mut turns, now) = turns(100);
-        let told = turns.wait((), waiter(7, 1), WAIT, now);
-        assert_eq!(told, WAIT);
-        for millis in 1..told.as_millis() as u64 {
-            let now = now + Duration::from_millis(millis);
-            for group in 0..7 {
-                assert!(turns.wait((), waiter(group, 1), WAIT, now) > Duration::ZERO);
-            }
-        }
-
-        assert_eq!(turns.wait((), waiter(7, 1), WAIT, now + told), Duration::ZERO);
-        assert!(turns.take((), waiter(7, 1), now + told).is_some());
-        assert!(turns.take((), waiter(7, 1), now + told).is_none(), "once");
-        assert!(turns.wait((), waiter(7, 1), WAIT, now + told) > Duration::ZERO);
-    }
-
-    #[test]
-    fn whoever_has_many_networks_delays_the_others_by_one_turn() {
-        let (mut turns, now) = turns(100);
-        for network in 0..50 {
-            turns.wait((), waiter(1, network), WAIT, now);
-        }
-        assert_eq!(turns.wait((), waiter(2, 1), WAIT, now), WAIT + PACE.apart);
-        assert_eq!(turns.held, 2 + MOST_BEHIND);
-    }
-
-    #[test]
-    fn of_one_group_each_has_the_turn_in_the_order_in_which_they_asked() {
-        let (mut turns, mut now) = turns(100);
-        for network in 1..=3 {
-            turns.wait((), waiter(1, network), WAIT, now);
-        }
-        let mut came = Vec::new();
-        for _ in 0..200 {
-            now += Duration::from_millis(100);
-            for network in 1..=3 {
-                if turns.wait((), waiter(1, network), WAIT, now).is_zero() {
-                    assert!(turns.take((), waiter(1, network), now).is_some());
-                    came.push(network);
-                }
-            }
-        }
-        assert_eq!(came[..4], [1, 2, 3, 1], "and nobody twice before the others");
-    }
-
-    #[test]
-    fn whoever_may_not_ask_yet_for_a_reason_of_their_own_holds_up_nobody() {
-        let (mut turns, now) = turns(100);
-        let held = Waiter { is_held: true, ..waiter(1, 1) };
-        turns.wait((), held, WAIT, now);
-        turns.wait((), waiter(1, 2), WAIT, now);
-
-        turns.wait((), held, WAIT, now + WAIT);
-
-        assert_eq!(turns.wait((), waiter(1, 2), WAIT, now + WAIT + PACE.apart), Duration::ZERO);
-    }
-
-    #[test]
-    fn whoever_does_not_come_holds_up_nobody_for_long() {
-        let (mut turns, now) = turns(100);
-        turns.wait((), waiter(1, 1), WAIT, now);
-        turns.wait((), waiter(1, 2), WAIT, now);
-
-        let late = now + WAIT + KEPT;
-
-        assert_eq!(turns.wait((), waiter(1, 2), WAIT, late), Duration::ZERO, "the next has it");
-        assert!(turns.take((), waiter(1, 1), late).is_none());
-        assert_eq!(turns.wait((), waiter(1, 2), Duration::ZERO, late + KEPT), Duration::ZERO);
-        assert!(turns.lines.is_empty() && turns.held == 0, "nor is a line kept in which nobody is");
-    }
-
-    #[test]
-    fn nobody_passes_by_a_line_and_nobody_waits_for_one_that_is_over() {
-        let (mut turns, now) = turns(100);
-        turns.wait((), waiter(1, 1), WAIT, now);
-        assert!(turns.wait((), waiter(2, 1), Duration::ZERO, now) > Duration::ZERO);
-        assert_eq!(
-            turns.wait((), waiter(3, 1), Duration::ZERO, now + PACE.furthest),
-            Duration::ZERO
-        );
-    }
-
-    #[test]
-    fn a_turn_that_was_of_no_use_comes_again() {
-        let (mut turns, now) = turns(100);
-        let due = now + turns.wait((), waiter(1, 1), WAIT, now);
-        let came = turns.take((), waiter(1, 1), due).unwrap();
-
-        turns.give_back((), waiter(1, 1), came);
-
-        assert_eq!(turns.wait((), waiter(1, 1), WAIT, due), Duration::ZERO);
-    }
-
-    #[test]
-    fn no_turn_is_promised_for_ever_later_and_no_more_wait_than_there_is_room_for() {
-        let (mut turns, now) = turns(1_000);
-        for group in 0..1_000 {
-            assert!(turns.wait((), waiter(group, 1), WAIT, now) <= PACE.furthest);
-        }
-        assert_eq!(turns.held, 56, "until the furthest turn");
-
-        let (mut turns, now) = self::turns(10);
-        for group in 0..1_000 {
-            turns.wait((), waiter(group, 1), WAIT, now);
-        }
-        assert_eq!(turns.held, 10);
-        let later = now + PACE.furthest + KEPT;
-        turns.wait((), waiter(5_000, 1), WAIT, later);
-        assert_eq!(turns.held, 1, "who did not come makes room");
-    }
-
-    fn turns(most: usize) -> (Turns<(), u32>, Instant) {
-        let now = Instant::now();
-        (Turns::new(PACE, most, now), now)
-    }
-
-    fn waiter(group: u32, network: u32) -> Waiter<u32> {
-        let network = Network::of(Ipv4Addr::from_bits(group << 8 | network).into());
-        Waiter { group, network, is_held: false }
-    }
-
-    const PACE: Pace = Pace {
-        apart: Duration::from_secs(1),
-        rest: Duration::from_secs(4),
-        furthest: Duration::from_secs(60),
-    };
-
-    const WAIT: Duration = Duration::from_secs(5);
-}
+mod tests;

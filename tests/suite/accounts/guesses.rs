@@ -111,13 +111,7 @@ async fn a_device_on_which_nobody_logged_in_since_the_password_changed_is_a_stra
     let asked = world.ask_as(&alice, Method::POST, "/auth/change-password").json(&change);
     assert_eq!(asked.send().await.unwrap().status(), StatusCode::OK);
     let since = device(ANOTHER).await;
-    let mut flood = JoinSet::new();
-    for stranger in 0..60 {
-        let asked = attempt(&world, &format!("198.51.100.{stranger}"), "alice", "wrong", json!({}));
-        flood.spawn(async move { asked.send().await.unwrap().status() });
-    }
-    flood.join_all().await;
-    told_to_wait(&world, "198.51.100.99", "alice").await;
+    told_to_wait_by_a_flood(&world).await;
 
     let log_in = async |device: &str| {
         let sent = json!({"device_token": device});
@@ -125,6 +119,28 @@ async fn a_device_on_which_nobody_logged_in_since_the_password_changed_is_a_stra
     };
     waits(log_in(&before).await, "whoever knew the old password is no nearer to the new one");
     assert_eq!(log_in(&since).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn whoever_sets_a_password_by_a_token_of_an_admins_waits_for_no_stranger() {
+    let world = crowd().await;
+    let root = world.person_with("root", &["admin"]).await;
+    let alice = world.register("alice").await;
+    told_to_wait_by_a_flood(&world).await;
+
+    let path = format!("/users/{}", alice.id);
+    let asked = world.ask_as(&root, Method::PATCH, &path).json(&json!({"reset_password": true}));
+    let given: Value = asked.send().await.unwrap().json().await.unwrap();
+    let choice = json!({"token": given["reset_token"], "new_password": ANOTHER});
+    let asked = world.ask(Method::POST, "/auth/reset-password").json(&choice);
+    let set: Value = asked.send().await.unwrap().json().await.unwrap();
+
+    let log_in = async |sent: Value| {
+        attempt(&world, "203.0.113.9", "alice", ANOTHER, sent).send().await.unwrap().status()
+    };
+    assert_eq!(log_in(json!({})).await, StatusCode::TOO_MANY_REQUESTS);
+    let device = json!({"device_token": set["device_token"]});
+    assert_eq!(log_in(device).await, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -255,6 +271,17 @@ async fn guess_from(world: &World, from: &str, name: &str) -> Response {
 
 async fn log_in_from(world: &World, from: &str, name: &str, more: Value) -> Response {
     attempt(world, from, name, PASSWORD, more).send().await.unwrap()
+}
+
+/// Has strangers guess at alice's until they have to wait.
+async fn told_to_wait_by_a_flood(world: &World) {
+    let mut flood = JoinSet::new();
+    for stranger in 0..60 {
+        let asked = attempt(world, &format!("198.51.100.{stranger}"), "alice", "wrong", json!({}));
+        flood.spawn(async move { asked.send().await.unwrap().status() });
+    }
+    flood.join_all().await;
+    told_to_wait(world, "198.51.100.99", "alice").await;
 }
 
 /// Guesses, and waits as told, until it is told to wait for so long that a busy machine cannot sleep
