@@ -66,15 +66,7 @@ async fn a_revocation_reaches_the_gateway_without_redis() {
     let alice = world.register("alice").await;
     assert!(world.recall(&alice).await.is_empty());
 
-    insert_revocation(
-        &world,
-        &Revocation {
-            user: UserId(alice.id),
-            revoked: Revoked::Before(2),
-            expires_at: now() + 3600,
-        },
-    )
-    .await;
+    end_all_behind_its_back(&world, &alice).await;
 
     eventually_refused(&world, &alice).await;
 }
@@ -83,17 +75,7 @@ async fn a_revocation_reaches_the_gateway_without_redis() {
 async fn the_gateway_that_carried_a_revocation_knows_of_it_at_once() {
     let edge = Edge::start().await;
     let (alice, bob) = (token(7, &[Role::User]), token(8, &[Role::User]));
-    let ended =
-        Revocation { user: UserId(7), revoked: Revoked::Before(2), expires_at: now() + 3600 };
-    // Neither Redis nor the feed has any news.
-    edge.origin.answer_with(move |request| match request.path() {
-        "/auth/change-password" => {
-            let revoked = ended.message();
-            format!("HTTP/1.1 200 OK\r\nx-memoric-revoked: {revoked}\r\ncontent-length: 0\r\n\r\n")
-                .into_bytes()
-        }
-        _ => Answer::json(&json!([])),
-    });
+    end_all_by_a_change_of_password(&edge);
     let recall = async |token: &str| {
         edge.ask(Method::GET, "/memories").bearer_auth(token).send().await.unwrap().status()
     };
@@ -109,6 +91,22 @@ async fn the_gateway_that_carried_a_revocation_knows_of_it_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_said_to_its_end_right_after_a_revocation_is_not_done() {
+    let edge = Edge::start().await;
+    let alice = token(7, &[Role::User]);
+    end_all_by_a_change_of_password(&edge);
+    let change = edge.ask(Method::POST, "/auth/change-password").bearer_auth(&alice);
+    let change = change.json(&json!({}));
+
+    // Far sooner than it takes until a head is judged anew by asking around.
+    let upload = Upload::begin(edge.http, &alice).await;
+    assert_eq!(change.send().await.unwrap().status(), StatusCode::OK);
+
+    let answer = upload.end().await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+#[tokio::test]
 async fn what_a_revocation_finds_half_said_is_not_done() {
     let world = World::start().await;
     let alice = world.register("alice").await;
@@ -117,15 +115,7 @@ async fn what_a_revocation_finds_half_said_is_not_done() {
     http2.remember(1, &alice.token, Some(15)).await;
     http2.part(1, br#"{"content":"x""#, false).await;
 
-    insert_revocation(
-        &world,
-        &Revocation {
-            user: UserId(alice.id),
-            revoked: Revoked::Before(2),
-            expires_at: now() + 3600,
-        },
-    )
-    .await;
+    end_all_behind_its_back(&world, &alice).await;
     eventually_refused(&world, &alice).await;
 
     let answer = upload.end().await;
@@ -168,6 +158,20 @@ async fn a_gateway_that_cannot_learn_of_revocations_lets_nobody_in() {
     .await;
 }
 
+/// A backend that ends all of user 7's where a password is changed. Neither Redis nor the feed has any news.
+fn end_all_by_a_change_of_password(edge: &Edge) {
+    let ended =
+        Revocation { user: UserId(7), revoked: Revoked::Before(2), expires_at: now() + 3600 };
+    edge.origin.answer_with(move |request| match request.path() {
+        "/auth/change-password" => {
+            let revoked = ended.message();
+            format!("HTTP/1.1 200 OK\r\nx-memoric-revoked: {revoked}\r\ncontent-length: 0\r\n\r\n")
+                .into_bytes()
+        }
+        _ => Answer::json(&json!([])),
+    });
+}
+
 async fn eventually_refused(world: &World, person: &Person) {
     until("a revoked token works no more", async || {
         let answer = world.ask_as(person, Method::GET, "/memories").send().await.unwrap();
@@ -176,9 +180,9 @@ async fn eventually_refused(world: &World, person: &Person) {
     .await;
 }
 
-async fn insert_revocation(world: &World, revocation: &Revocation) {
-    let insert = "INSERT INTO memoric.revocations (user_id, space, value, expires_at) VALUES ($1, $2, $3, now() + interval '1 hour')";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-        [&revocation.user.0, &revocation.space(), &revocation.value()];
-    world.superuser().await.execute(insert, &values).await.unwrap();
+/// Ends what lives of `person`'s, in the database alone.
+async fn end_all_behind_its_back(world: &World, person: &Person) {
+    let insert = "INSERT INTO memoric.revocations (user_id, space, value, expires_at)
+                  VALUES ($1, 'gen', '2', now() + interval '1 hour')";
+    world.superuser().await.execute(insert, &[&person.id]).await.unwrap();
 }
