@@ -72,8 +72,8 @@ impl<K: Copy + Eq + Hash, G: Copy + Eq + Hash> Turns<K, G> {
     ) -> Duration {
         self.pass_on_in_vain(whose, who, now);
         let line = self.lines.get(&whose);
-        if line.is_some_and(|line| line.has_next(who)) {
-            return line.map(|line| line.until(who.group, now)).unwrap_or_default();
+        if let Some(until) = line.and_then(|line| line.until(who, now)) {
+            return until;
         }
         if others.is_zero() && !line.is_some_and(|line| line.is_awaited(now)) {
             return Duration::ZERO;
@@ -159,7 +159,7 @@ impl<K: Copy + Eq + Hash, G: Copy + Eq + Hash> Turns<K, G> {
         self.held -= line.pass_on_the_late(pace, now);
         line.promise(who, line.next(now + others, pace));
         self.held += 1;
-        line.until(who.group, now)
+        line.until(who, now).unwrap_or(nowhere)
     }
 
     /// Forgets, when there is no room, whoever did not come.
@@ -187,14 +187,10 @@ impl<G: Copy + Eq + Hash> Line<G> {
         self.last.is_some_and(|last| last > now)
     }
 
-    /// Whether the next turn of their group is that of `who`.
-    fn has_next(&self, who: Waiter<G>) -> bool {
-        self.turns.get(&who.group).is_some_and(|turn| turn.network == who.network)
-    }
-
-    fn until(&self, group: G, now: Instant) -> Duration {
-        let turn = self.turns.get(&group);
-        turn.map(|turn| turn.due.saturating_duration_since(now)).unwrap_or_default()
+    /// How long until the turn of `who`, if the next one of their group is theirs.
+    fn until(&self, who: Waiter<G>, now: Instant) -> Option<Duration> {
+        let turn = self.turns.get(&who.group).filter(|turn| turn.network == who.network);
+        turn.map(|turn| turn.due.saturating_duration_since(now))
     }
 
     /// When the next turn comes that nobody has, not before `earliest`.
